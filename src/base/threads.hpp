@@ -1,0 +1,18 @@
+// Threads: how many to use, and a parallel loop over a fixed pool.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+
+namespace sinew {
+
+// SINEW_THREADS if set, else the cores this process may run on.
+int default_threads();
+
+// Calls body(begin, end) on disjoint ranges that cover [0, count), on the shared pool and the calling
+// thread. Ranges are of `grain` items or more. The first exception thrown by a body is rethrown here.
+// Nested calls run on the calling thread.
+void parallel_for(std::size_t count, std::size_t grain,
+                  const std::function<void(std::size_t, std::size_t)>& body);
+
+}  // namespace sinew

@@ -1,0 +1,12 @@
+// The subcommands. Each is one function in the file of its name (those that need libtorch in torch/):
+// it adds its flags, help and examples to the program and sets a callback. Add a line here and one in
+// commands.cpp.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace sinew::cli {
+
+void add_commands(CLI::App& app);
+
+}  // namespace sinew::cli
