@@ -1,3 +1,22 @@
+# Files that hold the code of one instruction set end in its name and are compiled for it; the rest of
+# the program runs on any x86-64 and reaches them only through the table of kernels/isa.hpp.
+function(sinew_instruction_sets)
+  if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    return()
+  endif()
+  set(avx2 -mavx2 -mfma -mf16c -mbmi2)
+  set(avx512 ${avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl)
+  set(vnni ${avx512} -mavx512vnni)
+  set(bf16 ${vnni} -mavx512bf16)
+  foreach(source IN LISTS ARGN)
+    foreach(isa avx2 avx512 vnni bf16)
+      if(source MATCHES "_${isa}\\.cpp$")
+        set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${${isa}}")
+      endif()
+    endforeach()
+  endforeach()
+endfunction()
+
 # sinew_room(NAME [TORCH] [ROOMS ...] [LIBS ...])
 # One static library per folder of src/. Each room exports one include folder that holds nothing but
 # a link to itself, so `#include "storage/x.hpp"` compiles only where storage is linked.
@@ -9,6 +28,7 @@ function(sinew_room name)
   file(CREATE_LINK ${CMAKE_SOURCE_DIR}/src/${name} ${view}/${name} SYMBOLIC)
   list(TRANSFORM R_ROOMS PREPEND sinew_)
   if(sources)
+    sinew_instruction_sets(${sources})
     add_library(sinew_${name} STATIC ${sources})
     target_include_directories(sinew_${name} PUBLIC ${view})
     target_link_libraries(sinew_${name} PUBLIC ${R_ROOMS} ${R_LIBS} PRIVATE sinew_flags)
