@@ -7,6 +7,7 @@
 
 #include "base/error.hpp"
 #include "cli/commands.hpp"
+#include "kernels/blas_core.hpp"
 
 namespace {
 
@@ -18,6 +19,7 @@ int print_error(const char* what, int code) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  sinew::restart_with_better_blas(argv);
   CLI::App app{"Sinew trains, compresses, serves and plans sparse Mixture-of-Experts language models."};
   app.set_version_flag("--version", "sinew " SINEW_VERSION);
   app.require_subcommand(1);
