@@ -15,7 +15,21 @@
 
 namespace sinew {
 
-enum class GgufType : std::uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
+enum class GgufType : std::uint32_t {
+  u8,
+  i8,
+  u16,
+  i16,
+  u32,
+  i32,
+  f32,
+  boolean,
+  string,
+  array,
+  u64,
+  i64,
+  f64
+};
 
 struct GgufArray;
 using GgufValue = std::variant<std::uint64_t, std::int64_t, double, bool, std::string, GgufArray>;
@@ -31,9 +45,9 @@ struct GgufArray {
 
 struct GgufTensor {
   std::string name;
-  std::uint32_t type = 0;            // ggml type number
-  std::vector<std::int64_t> shape;   // as in the file: fastest dimension first
-  std::uint64_t offset = 0;          // in the file
+  std::uint32_t type = 0;           // ggml type number
+  std::vector<std::int64_t> shape;  // as in the file: fastest dimension first
+  std::uint64_t offset = 0;         // in the file
   std::uint64_t bytes = 0;
 };
 

@@ -16,15 +16,40 @@
 
 namespace sinew {
 
-enum class DType { BOOL, U8, I8, F8_E4M3, F8_E5M2, I16, U16, F16, BF16, I32, U32, F32, I64, U64, F64 };
-std::size_t dtype_size(DType dtype);          // bytes an element
-std::string_view dtype_name(DType dtype);     // as in the header: "F32"
-DType parse_dtype(std::string_view name);     // throws UserError
+// Every type of the format. Those after F64 are read and listed but not computed with.
+enum class DType {
+  BOOL,
+  U8,
+  I8,
+  F8_E4M3,
+  F8_E5M2,
+  I16,
+  U16,
+  F16,
+  BF16,
+  I32,
+  U32,
+  F32,
+  I64,
+  U64,
+  F64,
+  F4,
+  F6_E2M3,
+  F6_E3M2,
+  F8_E8M0,
+  F8_E4M3FNUZ,
+  F8_E5M2FNUZ,
+  C64
+};
+std::size_t dtype_bits(DType dtype);       // bits an element
+std::size_t dtype_size(DType dtype);       // bytes an element; throws UserError for F4 and F6
+std::string_view dtype_name(DType dtype);  // as in the header: "F32"
+DType parse_dtype(std::string_view name);  // throws UserError
 
 struct TensorInfo {
   std::string name;
   DType dtype;
-  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> shape{};
   std::uint64_t offset = 0;  // in the data section
   std::uint64_t bytes = 0;
   std::int64_t elements() const;
@@ -35,7 +60,7 @@ struct TensorInfo {
 struct SafetensorsHeader {
   std::vector<TensorInfo> tensors;  // in offset order
   std::map<std::string, std::string> metadata;
-  std::uint64_t data_offset = 0;    // of the data section in the file
+  std::uint64_t data_offset = 0;  // of the data section in the file
 };
 SafetensorsHeader parse_safetensors(std::span<const std::byte> file, const std::string& origin);
 
@@ -61,11 +86,12 @@ class SafetensorsWriter {
   SafetensorsWriter(std::filesystem::path path, const std::vector<TensorInfo>& tensors,  // offsets ignored
                     const std::map<std::string, std::string>& metadata = {});
   void write(const void* data, std::size_t bytes);  // the next tensor's bytes, whole or in pieces
-  void commit();                                     // throws unless every byte was given
+  void commit();                                    // throws unless every byte was given
 
  private:
+  std::filesystem::path path_;
   AtomicFile file_;
-  std::uint64_t expected_ = 0;
+  std::uint64_t expected_ = 0;  // size of the whole file
 };
 
 // The weights of a model directory: model.safetensors, or shards with model.safetensors.index.json.
@@ -83,7 +109,7 @@ class ModelWeights {
 };
 
 // Conversions, exact where the target holds the value, round-to-nearest-even elsewhere.
-void to_float(DType dtype, const std::byte* source, float* out, std::size_t count);  // F8..F64 and integers
+void to_float(DType dtype, const std::byte* source, float* out, std::size_t count);    // BOOL..F64
 void from_float(DType dtype, const float* source, std::byte* out, std::size_t count);  // F32, F16, BF16
 
 }  // namespace sinew
