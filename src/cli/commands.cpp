@@ -3,7 +3,8 @@
 namespace sinew::cli {
 
 // In the order of `sinew --help`.
-void add_commands([[maybe_unused]] CLI::App& app) {
+void add_commands(CLI::App& app) {
+  add_schedule(app);
 }
 
 }  // namespace sinew::cli

@@ -8,5 +8,6 @@
 namespace sinew::cli {
 
 void add_commands(CLI::App& app);
+void add_schedule(CLI::App& app);
 
 }  // namespace sinew::cli
