@@ -1,0 +1,52 @@
+#include "ops/gemm_peak.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <mutex>
+
+namespace sinew {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double measure(at::Device device, at::ScalarType type) {
+  const std::int64_t n = device.is_cpu() ? 2048 : 8192;
+  const auto options = at::TensorOptions().device(device).dtype(type);
+  const at::Tensor a = at::full({n, n}, 0.5, options), b = at::full({n, n}, 0.25, options);  // both [n, n]
+  at::Tensor c = at::empty({n, n}, options);
+  const auto multiply = [&] {
+    at::mm_out(c, a, b);
+    if (!device.is_cpu()) (void)c[0][0].item();  // waits for the device
+  };
+  multiply();  // builds the kernel and touches the memory
+  double best = 0;
+  const auto start = Clock::now();
+  for (int i = 0; i < 3 || seconds_since(start) < 0.5; ++i) {
+    const auto begin = Clock::now();
+    multiply();
+    const double flops = 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n);
+    best = std::max(best, flops / seconds_since(begin));
+    if (seconds_since(start) > 5) break;  // a machine this slow or loaded gets no third try
+  }
+  return best;
+}
+
+}  // namespace
+
+GemmPeak gemm_peak(at::Device device) {
+  static std::mutex mutex;
+  static std::map<std::string, GemmPeak> known;
+  const std::lock_guard lock(mutex);
+  if (const auto found = known.find(device.str()); found != known.end()) return found->second;
+  const at::NoGradGuard no_grad;
+  return known[device.str()] = {measure(device, at::kFloat), measure(device, at::kBFloat16)};
+}
+
+}  // namespace sinew

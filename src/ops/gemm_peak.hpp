@@ -1,0 +1,17 @@
+// The matrix-product peak of a device as measured, which model FLOP utilisation is quoted against.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace sinew {
+
+struct GemmPeak {
+  double fp32 = 0, bf16 = 0;  // FLOP/s (2 n^3 a product)
+};
+
+// Square products of n = 2048 (8192 on a GPU) through libtorch with its current number of threads: the best
+// of at least three, over about half a second a type. Measured once a process and device, then remembered;
+// safe to call from any thread.
+GemmPeak gemm_peak(at::Device device = at::kCPU);
+
+}  // namespace sinew
