@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/map_guard.hpp"
 
 namespace sinew {
 namespace {
@@ -22,7 +23,7 @@ template <class... Args>
 int open_for_reading(const fs::path& path, std::uint64_t* size) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) io_fail("{}: cannot open: {}", path.string(), system_reason());
-  struct stat info{};
+  struct stat info {};
   if (::fstat(fd, &info) != 0 || S_ISDIR(info.st_mode)) {
     ::close(fd);
     io_fail("{}: not a file", path.string());
@@ -138,32 +139,49 @@ MappedFile::MappedFile(const fs::path& path) : path_(path) {
   std::uint64_t size = 0;
   const int fd = open_for_reading(path, &size);
   size_ = size;
-  if (size_ > 0) {
-    void* map = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd, 0);
-    const std::string reason = system_reason();
-    if (map == MAP_FAILED) {
-      ::close(fd);
-      io_fail("{}: cannot map: {}", path.string(), reason);
-    }
-    data_ = static_cast<const std::byte*>(map);
+  if (size_ == 0) {
+    ::close(fd);
+    return;
   }
-  ::close(fd);
+  void* map = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd, 0);
+  if (map == MAP_FAILED) {
+    const std::string reason = system_reason();
+    ::close(fd);
+    io_fail("{}: cannot map: {}", path.string(), reason);
+  }
+  data_ = static_cast<const std::byte*>(map);
+  try {
+    guard_ = map_guard::add(map, size_, fd, path);
+  } catch (...) {
+    ::munmap(map, size_);
+    throw;
+  }
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (data_ == nullptr) return;
+  map_guard::remove(guard_);
+  ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
+      guard_(std::exchange(other.guard_, -1)),
       path_(std::move(other.path_)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(guard_, other.guard_);
   std::swap(path_, other.path_);
   return *this;
 }
+
+void MappedFile::check() const {
+  if (guard_ >= 0) map_guard::check(guard_);
+}
+
+void check_mapped_files() { map_guard::check_all(); }
 
 }  // namespace sinew

@@ -45,7 +45,8 @@ void sync_directory(const fs::path& directory);
 // Creates `directory` and its parents; one clear IoError when that is not possible.
 void make_directories(const fs::path& directory);
 
-// A read-only map of a whole file. Empty files map to an empty span.
+// A read-only map of a whole file. Empty files map to an empty span. A page that is lost because another
+// program cuts the file reads as zeros instead of ending the process; check() tells (base/map_guard.hpp).
 class MappedFile {
  public:
   MappedFile() = default;
@@ -60,11 +61,18 @@ class MappedFile {
   const std::byte* data() const { return data_; }
   std::size_t size() const { return size_; }
   const fs::path& path() const { return path_; }
+  // Throws IoError when the file was cut short or written to since it was mapped.
+  void check() const;
 
  private:
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
+  int guard_ = -1;
   fs::path path_;
 };
+
+// MappedFile::check() of every file that is mapped now: call it after work that read from maps, before the
+// result is trusted.
+void check_mapped_files();
 
 }  // namespace sinew
