@@ -1,0 +1,55 @@
+// Matrix products in blocks: the pieces that every larger kernel (products, grouped experts, attention,
+// loss) is made of. The right operand is packed into panels of 32 columns, the left is read row by row,
+// sums are fp32.
+//
+// A panel of B [k, 32] holds for fp32 the rows [k][32]; for bf16 pairs of rows, [k/2][32][2], as the
+// dot-product and tile instructions take them. k is padded with zeros to a multiple of kStep<T>.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/bf16.hpp"
+#include "kernels/isa.hpp"
+
+namespace sinew {
+
+using index_t = std::int64_t;
+
+constexpr index_t kTile = 32;  // rows and columns of a block
+template <class T>
+constexpr index_t kStep = std::is_same_v<T, bf16> ? 32 : 1;  // k is padded to a multiple of this
+
+constexpr index_t round_up(index_t n, index_t step) { return (n + step - 1) / step * step; }
+template <class T>
+constexpr index_t padded_k(index_t k) {
+  return round_up(k, kStep<T>);
+}
+template <class T>
+constexpr index_t panel_size(index_t k) {  // elements
+  return padded_k<T>(k) * kTile;
+}
+
+template <class T>
+struct GemmKernels {
+  // Around the use of block() on a thread: the tile registers are configured, and given back.
+  void (*begin)();
+  void (*end)();
+  // panel <- columns 0..n-1 (n <= 32, the rest zero) of B, given as B^T: source [n, k] with row stride ld.
+  void (*pack_b_transposed)(const T* source, index_t ld, index_t n, index_t k, T* panel);
+  // The same from B itself: source [k, n]; row i is source + rows[i] * ld, or source + i * ld without rows.
+  void (*pack_b)(const T* source, index_t ld, const std::int32_t* rows, index_t k, index_t n, T* panel);
+  // out [m, padded_k(k)] <- A given as A^T: source [k, m], rows as above. Rows are padded with zeros; rows of
+  // `out` up to a multiple of 16 are written.
+  void (*pack_a_transposed)(const T* source, index_t ld, const std::int32_t* rows, index_t k, index_t m,
+                            T* out, index_t ld_out);
+  // c [rows, 32] = (accumulate ? c : 0) + a [rows, k] * panel. rows <= 32; k a multiple of kStep<T>. Rows of
+  // a and of c up to the next multiple of 16 are read and written: they must be there.
+  void (*block)(const T* a, index_t lda, index_t rows, const T* panel, index_t k, float* c, index_t ldc,
+                bool accumulate);
+};
+
+template <class T>
+const GemmKernels<T>& gemm_kernels(Isa isa);
+
+}  // namespace sinew

@@ -1,0 +1,180 @@
+#include "kernels/matmul.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/threads.hpp"
+#include "kernels/vector.hpp"
+#include "kernels/workspace.hpp"
+
+namespace sinew {
+namespace {
+
+constexpr index_t kRows = 256;   // of A a task goes over
+constexpr index_t kPanels = 16;  // of B a task goes over: 512 KiB of bf16, held in the second-level cache
+
+// A product in progress: pieces [first, last) of k, whose panels are packed.
+template <class T>
+struct Product {
+  const GemmKernels<T>& gemm;
+  const VectorKernels<T>& vector;
+  const Matmul<T>& args;
+  const T* packed_a = nullptr;  // of this one piece, when A is stored transposed
+  const T* packed_b = nullptr;  // piece by piece, panel by panel
+  float* sums = nullptr;        // [round_up(m), round_up(n)] where tasks cannot keep the sums themselves
+  index_t first = 0, last = 0;
+
+  index_t pieces() const { return args.k == 0 ? 1 : (args.k + kDepth - 1) / kDepth; }
+  index_t depth(index_t piece) const { return std::min(kDepth, args.k - piece * kDepth); }
+  index_t panels() const { return round_up(args.n, kTile) / kTile; }
+  const T* panel(index_t piece, index_t i) const {
+    return packed_b + (piece - first) * panels() * panel_size<T>(kDepth) + i * panel_size<T>(depth(piece));
+  }
+};
+
+// Rows [row, row + rows) (<= 32) as the block wants them: whole tiles of 16, k padded.
+template <class T>
+const T* a_block(const Product<T>& p, index_t piece, index_t row, index_t rows, T* copy, index_t& lda) {
+  const index_t k = p.depth(piece);
+  const T* const source = p.packed_a != nullptr ? p.packed_a + row * padded_k<T>(k)
+                                                : p.args.a + row * p.args.lda + piece * kDepth;
+  lda = p.packed_a != nullptr ? padded_k<T>(k) : p.args.lda;
+  if (p.packed_a != nullptr || (rows % 16 == 0 && k % kStep<T> == 0)) return source;
+  const index_t wide = padded_k<T>(k);
+  std::memset(static_cast<void*>(copy), 0, static_cast<std::size_t>(round_up(rows, 16) * wide) * sizeof(T));
+  for (index_t r = 0; r < rows; ++r)
+    std::memcpy(copy + r * wide, source + r * lda, static_cast<std::size_t>(k) * sizeof(T));
+  lda = wide;
+  return copy;
+}
+
+// Where the sums of a task's blocks grow: `c` itself, the product's sums, or the task's own.
+struct Sums {
+  float* data;
+  index_t ld;
+};
+
+template <class T>
+void one_block(const Product<T>& p, index_t piece, index_t row, index_t panel, const T* a, index_t lda,
+               const Sums& sums) {
+  const Matmul<T>& args = p.args;
+  const index_t rows = std::min(kTile, args.m - row), column = panel * kTile;
+  const index_t columns = std::min(kTile, args.n - column), k = padded_k<T>(p.depth(piece));
+  const T* const b = p.panel(piece, panel);
+  if (args.c != nullptr && rows % 16 == 0 && columns == kTile) {
+    return p.gemm.block(a, lda, rows, b, k, args.c + row * args.ldc + column, args.ldc,
+                        piece > 0 || args.accumulate);
+  }
+  alignas(64) float tile[kTile * kTile];
+  if (args.c != nullptr) {
+    p.gemm.block(a, lda, rows, b, k, tile, kTile, false);
+    for (index_t r = 0; r < rows; ++r)
+      for (index_t j = 0; j < columns; ++j) {
+        float& c = args.c[(row + r) * args.ldc + column + j];
+        c = (piece > 0 || args.accumulate ? c : 0.0F) + tile[r * kTile + j];
+      }
+    return;
+  }
+  float* const sum = sums.data != nullptr ? sums.data : tile;
+  const index_t ld = sums.data != nullptr ? sums.ld : kTile;
+  p.gemm.block(a, lda, rows, b, k, sum, ld, piece > 0);
+  if (piece + 1 == p.pieces())
+    p.vector.store(sum, ld, rows, columns, args.c_narrow + row * args.ldc + column, args.ldc, 1.0F,
+                   args.accumulate);
+}
+
+template <class T>
+void task(const Product<T>& p, index_t row0, index_t panel0) {
+  const index_t row1 = std::min(row0 + kRows, p.args.m), panel1 = std::min(panel0 + kPanels, p.panels());
+  Workspace::Frame frame(thread_workspace());
+  T* const copy = frame.take<T>(static_cast<std::size_t>(kTile * padded_k<T>(std::min(kDepth, p.args.k))));
+  const index_t width = round_up(p.args.n, kTile);
+  float* const own = p.args.c == nullptr && p.sums == nullptr && p.pieces() > 1
+                         ? frame.take<float>(static_cast<std::size_t>(kRows * kPanels * kTile))
+                         : nullptr;
+  p.gemm.begin();
+  for (index_t piece = p.first; piece < p.last; ++piece)
+    for (index_t row = row0; row < row1; row += kTile) {
+      index_t lda = 0;
+      const T* const a = a_block(p, piece, row, std::min(kTile, row1 - row), copy, lda);
+      for (index_t panel = panel0; panel < panel1; ++panel) {
+        Sums sums{own != nullptr ? own + (row - row0) * kPanels * kTile + (panel - panel0) * kTile : nullptr,
+                  kPanels * kTile};
+        if (p.sums != nullptr) sums = {p.sums + row * width + panel * kTile, width};
+        one_block(p, piece, row, panel, a, lda, sums);
+      }
+    }
+  p.gemm.end();
+}
+
+template <class T>
+void pack_panel(const Product<T>& p, index_t piece, index_t panel, T* out) {
+  const Matmul<T>& args = p.args;
+  const index_t column = panel * kTile, columns = std::min(kTile, args.n - column);
+  const index_t k0 = piece * kDepth, k = p.depth(piece);
+  if (args.b_transposed)
+    p.gemm.pack_b_transposed(args.b + column * args.ldb + k0, args.ldb, columns, k, out);
+  else if (args.b_rows != nullptr)
+    p.gemm.pack_b(args.b + column, args.ldb, args.b_rows + k0, k, columns, out);
+  else
+    p.gemm.pack_b(args.b + k0 * args.ldb + column, args.ldb, nullptr, k, columns, out);
+}
+
+template <class T>
+void pack_rows(const Product<T>& p, index_t piece, index_t row, T* packed) {
+  const Matmul<T>& args = p.args;
+  const index_t k0 = piece * kDepth, k = p.depth(piece), ld = padded_k<T>(k);
+  const bool indexed = args.a_rows != nullptr;
+  p.gemm.pack_a_transposed(args.a + (indexed ? 0 : k0 * args.lda) + row, args.lda,
+                           indexed ? args.a_rows + k0 : nullptr, k, std::min(kTile, args.m - row),
+                           packed + row * ld, ld);
+}
+
+template <class Body>
+void each(index_t count, const Body& body) {
+  parallel_for(static_cast<std::size_t>(count), 1, [&](std::size_t begin, std::size_t end) {
+    for (auto i = static_cast<index_t>(begin); i < static_cast<index_t>(end); ++i) body(i);
+  });
+}
+
+// Pieces [first, last): packed, then multiplied, by all threads.
+template <class T>
+void run(Product<T>& p, T* packed_b, T* packed_a) {
+  const index_t panels = p.panels(), strips = packed_a != nullptr ? round_up(p.args.m, kTile) / kTile : 0;
+  each((p.last - p.first) * panels + strips, [&](index_t i) {
+    if (i < strips) return pack_rows(p, p.first, i * kTile, packed_a);
+    const index_t piece = p.first + (i - strips) / panels, panel = (i - strips) % panels;
+    pack_panel(p, piece, panel, packed_b + (p.panel(piece, panel) - p.packed_b));
+  });
+  const index_t row_tasks = (p.args.m + kRows - 1) / kRows, panel_tasks = (panels + kPanels - 1) / kPanels;
+  // A group of panels stays in the cache while the rows go by.
+  each(row_tasks * panel_tasks, [&](index_t i) { task(p, i % row_tasks * kRows, i / row_tasks * kPanels); });
+}
+
+}  // namespace
+
+template <class T>
+void matmul(Isa isa, const Matmul<T>& args) {
+  if (args.m <= 0 || args.n <= 0) return;
+  Workspace::Frame frame(thread_workspace());
+  Product<T> p{.gemm = gemm_kernels<T>(isa), .vector = vector_kernels<T>(isa), .args = args};
+  const index_t together = args.a_transposed ? 1 : p.pieces(), m = round_up(args.m, kTile);
+  T* const packed_b = frame.take<T>(static_cast<std::size_t>(together * p.panels() * panel_size<T>(kDepth)));
+  T* const packed_a = args.a_transposed
+                          ? frame.take<T>(static_cast<std::size_t>(m * padded_k<T>(std::min(kDepth, args.k))))
+                          : nullptr;
+  if (args.a_transposed && args.c == nullptr && p.pieces() > 1)
+    p.sums = frame.take<float>(static_cast<std::size_t>(m * round_up(args.n, kTile)));
+  p.packed_b = packed_b;
+  p.packed_a = packed_a;
+  for (index_t piece = 0; piece < p.pieces(); piece += together) {
+    p.first = piece;
+    p.last = piece + together;
+    run(p, packed_b, packed_a);
+  }
+}
+
+template void matmul<float>(Isa, const Matmul<float>&);
+template void matmul<bf16>(Isa, const Matmul<bf16>&);
+
+}  // namespace sinew

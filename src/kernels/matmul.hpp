@@ -1,0 +1,33 @@
+// One dense product over all threads: C [m, n] = A [m, k] * B [k, n], fp32 sums.
+#pragma once
+
+#include "kernels/gemm.hpp"
+
+namespace sinew {
+
+// Sums over k run in pieces of this many, in rising order, whatever the number of threads.
+constexpr index_t kDepth = 512;
+
+template <class T>
+struct Matmul {
+  index_t m = 0, n = 0, k = 0;
+  const T* a = nullptr;
+  index_t lda = 0;            // row stride of what is stored
+  bool a_transposed = false;  // stored as [k, m]
+  const T* b = nullptr;
+  index_t ldb = 0;
+  bool b_transposed = false;  // stored as [n, k], like a linear layer's weight
+  // Rows to use of a transposed `a` and of a plain `b`, [k] each; null: 0, 1, ..
+  const std::int32_t* a_rows = nullptr;
+  const std::int32_t* b_rows = nullptr;
+  // One of the two results.
+  float* c = nullptr;
+  T* c_narrow = nullptr;
+  index_t ldc = 0;
+  bool accumulate = false;
+};
+
+template <class T>
+void matmul(Isa isa, const Matmul<T>& args);
+
+}  // namespace sinew

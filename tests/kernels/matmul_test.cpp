@@ -1,0 +1,88 @@
+#include "kernels/matmul.hpp"
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+#include <rapidcheck/gtest.h>
+
+#include "kernels/kernel_support.hpp"
+
+namespace sinew {
+namespace {
+
+using test::random_matrix;
+
+template <class T>
+void check_product(index_t m, index_t n, index_t k, int form, bool narrow, bool accumulate) {
+  const bool at = form & 1, bt = form & 2, indexed = at && !bt && (form & 4);
+  const index_t source_rows = indexed ? k + 3 : k;
+  const auto a = random_matrix<T>((at ? source_rows : m) * (at ? m : k), 1);
+  const auto b = random_matrix<T>((bt ? n : source_rows) * (bt ? k : n), 2);
+  std::vector<std::int32_t> rows;
+  for (index_t i = 0; i < k && indexed; ++i)
+    rows.push_back(static_cast<std::int32_t>((i * 7 + 1) % source_rows));
+  const auto c0 = random_matrix<T>(m * n, 3);
+  const double bound = 1e-6 * static_cast<double>(k + 1) + (narrow ? test::rounding<T>() : 0);
+  for (const Isa isa : available_isas()) {
+    std::vector<T> c_narrow = c0;
+    std::vector<float> c = test::widened(c0);
+    Matmul<T> args{.m = m,
+                   .n = n,
+                   .k = k,
+                   .a = a.data(),
+                   .lda = at ? m : k,
+                   .a_transposed = at,
+                   .b = b.data(),
+                   .ldb = bt ? k : n,
+                   .b_transposed = bt,
+                   .a_rows = indexed ? rows.data() : nullptr,
+                   .b_rows = indexed ? rows.data() : nullptr,
+                   .ldc = n,
+                   .accumulate = accumulate};
+    (narrow ? void(args.c_narrow = c_narrow.data()) : void(args.c = c.data()));
+    matmul(isa, args);
+    for (index_t i = 0; i < m; ++i)
+      for (index_t j = 0; j < n; ++j) {
+        double sum = accumulate ? to_float(c0[i * n + j]) : 0, size = std::abs(sum);
+        for (index_t l = 0; l < k; ++l) {
+          const index_t row = indexed ? rows[l] : l;
+          const double term = static_cast<double>(to_float(at ? a[row * m + i] : a[i * k + l])) *
+                              to_float(bt ? b[j * k + l] : b[row * n + j]);
+          sum += term;
+          size += std::abs(term);
+        }
+        const double got = narrow ? to_float(c_narrow[i * n + j]) : c[i * n + j];
+        RC_ASSERT(std::abs(got - sum) <= bound * (size + 1e-3));
+      }
+  }
+}
+
+RC_GTEST_PROP(Matmul, EqualsTheSumInDoubles, ()) {
+  const auto m = *rc::gen::inRange(1, 80), n = *rc::gen::inRange(1, 80), k = *rc::gen::inRange(0, 150);
+  const auto form = *rc::gen::inRange(0, 8);
+  const auto narrow = *rc::gen::arbitrary<bool>(), accumulate = *rc::gen::arbitrary<bool>();
+  check_product<float>(m, n, k, form, narrow, accumulate);
+  check_product<bf16>(m, n, k, form, narrow, accumulate);
+}
+
+TEST(Matmul, PiecesOfKAndManyTasks) {
+  for (const bool narrow : {false, true}) {
+    check_product<float>(300, 70, 1100, 1, narrow, false);
+    check_product<bf16>(300, 70, 1100, 2, narrow, true);
+    check_product<bf16>(64, 600, 1030, 0, narrow, false);
+  }
+}
+
+TEST(Matmul, GivesTheSameBitsOnOneThread) {
+  const index_t m = 300, n = 600, k = 1100;
+  const auto a = random_matrix<bf16>(m * k, 1), b = random_matrix<bf16>(k * n, 2);
+  std::vector<float> many(m * n), one(m * n);
+  Matmul<bf16> args{.m = m, .n = n, .k = k, .a = a.data(), .lda = k, .b = b.data(), .ldb = n, .ldc = n};
+  args.c = many.data();
+  matmul(best_isa(), args);
+  args.c = one.data();
+  test::on_one_thread([&] { matmul(best_isa(), args); });
+  EXPECT_EQ(many, one);
+}
+
+}  // namespace
+}  // namespace sinew
