@@ -29,6 +29,10 @@ class Tokenizer {
   virtual std::string token_bytes(TokenId id) const = 0;
   // The token as the vocabulary writes it.
   virtual std::string token_text(TokenId id) const = 0;
+  // The token that the vocabulary or the added tokens write exactly so, e.g. "<|im_end|>".
+  virtual std::optional<TokenId> token_id(std::string_view text) const = 0;
+  // A control token: left out by decode(.., skip_special), found in text only with parse_special.
+  virtual bool is_special(TokenId id) const = 0;
 
   virtual std::int64_t vocab_size() const = 0;  // one more than the largest id
   virtual std::optional<TokenId> bos() const = 0;
