@@ -4,6 +4,7 @@ namespace sinew::cli {
 
 // In the order of `sinew --help`.
 void add_commands(CLI::App& app) {
+  add_convert(app);
   add_schedule(app);
 }
 

@@ -8,6 +8,7 @@
 namespace sinew::cli {
 
 void add_commands(CLI::App& app);
+void add_convert(CLI::App& app);
 void add_schedule(CLI::App& app);
 
 }  // namespace sinew::cli

@@ -1,0 +1,34 @@
+// Writes a SentencePiece tokenizer.model (sentencepiece_model.proto, message ModelProto) of the BPE kind that
+// Llama uses.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace sinew {
+
+enum class PieceType : std::uint32_t {
+  normal = 1,
+  unknown = 2,
+  control = 3,
+  user_defined = 4,
+  unused = 5,
+  byte = 6
+};
+
+struct SentencePiece {
+  std::string piece;  // with U+2581 for a space
+  float score = 0;
+  PieceType type = PieceType::normal;
+};
+
+struct SentencePieceOptions {
+  std::int32_t unk_id = 0, bos_id = 1, eos_id = 2, pad_id = -1;
+  bool add_dummy_prefix = true;  // a space before the text
+};
+
+std::string write_sentencepiece_model(const std::vector<SentencePiece>& pieces,
+                                      const SentencePieceOptions& options = {});
+
+}  // namespace sinew
