@@ -1,0 +1,176 @@
+#include "model/attention.hpp"
+
+#include <optional>
+
+#include "ops/attention.hpp"
+#include "ops/checkpoint.hpp"
+#include "ops/rms_norm.hpp"
+#include "ops/rope.hpp"
+#include "ops/tensor.hpp"
+
+namespace sinew {
+namespace {
+
+using at::Tensor;
+
+struct Projection {
+  Tensor weight, bias;  // bias undefined when the model has none
+  Projection(const ParameterStore& parameters, const std::string& name)
+      : weight(parameters.get(name + ".weight")), bias(parameters.find(name + ".bias")) {}
+  Tensor operator()(const Tensor& x) const { return project(x, weight, bias); }
+};
+
+// The attention core; with selective recomputation its softmax is not kept.
+Tensor core(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const ForwardContext& context) {
+  if (context.recompute != Recompute::selective) return attention(q, k, v, scale, context.documents);
+  const auto body = [scale, documents = context.documents](const std::vector<Tensor>& in) {
+    return std::vector<Tensor>{attention(in[0], in[1], in[2], scale, documents)};
+  };
+  return checkpoint(body, {q, k, v})[0];
+}
+
+class LatentAttention : public SelfAttention {
+ public:
+  LatentAttention(const ModelConfig& config, const ParameterStore& parameters, std::int64_t layer,
+                  const std::string& prefix)
+      : config_(config),
+        layer_(layer),
+        scale_(config.softmax_scale()),
+        kv_a_(parameters, prefix + "kv_a_proj_with_mqa"),
+        kv_norm_(parameters.get(prefix + "kv_a_layernorm.weight")),
+        kv_b_(parameters.get(prefix + "kv_b_proj.weight")),
+        out_(parameters, prefix + "o_proj"),
+        query_(parameters, prefix + (config.q_lora_rank ? "q_b_proj" : "q_proj")) {
+    if (config.q_lora_rank) {
+      q_a_.emplace(parameters, prefix + "q_a_proj");
+      q_norm_ = parameters.get(prefix + "q_a_layernorm.weight");
+    }
+  }
+
+  Tensor forward(const Tensor& x, const ForwardContext& context) const override {
+    const auto nope = config_.qk_nope_head_dim, rotated = config_.qk_rope_head_dim;
+    const auto q = queries(x);  // [B, T, heads, nope + rope]
+    const auto q_nope = q.narrow(-1, 0, nope);
+    const auto q_pe = rope(q.narrow(-1, nope, rotated), context.cos, context.sin, config_.rope_layout);
+
+    const auto compressed = kv_a_(x);  // [B, T, kv_lora + rope]
+    const auto latent =
+        rms_norm(compressed.narrow(-1, 0, config_.kv_lora_rank), kv_norm_, config_.inner_norm_eps);
+    const auto k_pe = rope(compressed.narrow(-1, config_.kv_lora_rank, rotated).unsqueeze(2), context.cos,
+                           context.sin, config_.rope_layout)
+                          .squeeze(2);  // [B, T, rope], shared by all heads
+    Tensor attended;                    // [B, heads, T, v]
+    if (context.cache == nullptr) {
+      attended = expanded(q_nope, q_pe, latent, k_pe, context);
+    } else {
+      const auto all = context.cache->append_latents(layer_, at::cat({latent, k_pe}, -1));
+      attended = x.size(1) <= kAbsorbedQueries
+                     ? absorbed(q_nope, q_pe, all)
+                     : expanded(q_nope, q_pe, all.narrow(-1, 0, config_.kv_lora_rank),
+                                all.narrow(-1, config_.kv_lora_rank, rotated), context);
+    }
+    return out_(attended.transpose(1, 2).flatten(2));
+  }
+
+ private:
+  // Up to this many new tokens against a cache, it is cheaper to bring the queries into the latent space
+  // (DeepSeek-V2 appendix C) than every cached latent out of it.
+  static constexpr std::int64_t kAbsorbedQueries = 8;
+
+  Tensor queries(const Tensor& x) const {
+    const auto q = q_a_ ? query_(rms_norm((*q_a_)(x), q_norm_, config_.inner_norm_eps)) : query_(x);
+    return q.unflatten(-1, {config_.num_attention_heads, -1});
+  }
+
+  // q_nope, q_pe [B, T, heads, ..], latent [B, S, kv_lora], k_pe [B, S, rope].
+  Tensor expanded(const Tensor& q_nope, const Tensor& q_pe, const Tensor& latent, const Tensor& k_pe,
+                  const ForwardContext& context) const {
+    const auto heads = config_.num_attention_heads, nope = config_.qk_nope_head_dim;
+    const auto kv = project(latent, kv_b_).unflatten(-1, {heads, -1});  // [B, S, heads, nope + v]
+    const auto shared = k_pe.unsqueeze(2).expand({-1, -1, heads, -1});
+    const auto q = at::cat(std::vector<Tensor>{q_nope, q_pe}, -1).transpose(1, 2);
+    const auto k = at::cat({kv.narrow(-1, 0, nope), shared}, -1).transpose(1, 2);
+    const auto v = kv.narrow(-1, nope, config_.v_head_dim).transpose(1, 2);
+    return core(q, k, v, scale_, context);
+  }
+
+  // One key head for all query heads: keys are the cached latents themselves. cached [B, S, kv_lora + rope].
+  Tensor absorbed(const Tensor& q_nope, const Tensor& q_pe, const Tensor& cached) const {
+    const auto heads = config_.num_attention_heads, nope = config_.qk_nope_head_dim;
+    const auto weight = kv_b_.view({heads, nope + config_.v_head_dim, config_.kv_lora_rank});
+    const auto up_k = weight.narrow(1, 0, nope);                     // [heads, nope, kv_lora]
+    const auto up_v = weight.narrow(1, nope, config_.v_head_dim);    // [heads, v, kv_lora]
+    const auto q_latent = at::matmul(q_nope.transpose(1, 2), up_k);  // [B, heads, T, kv_lora]
+    const auto q = at::cat({q_latent, q_pe.transpose(1, 2)}, -1);
+    const auto keys = cached.unsqueeze(1), values = keys.narrow(-1, 0, config_.kv_lora_rank);
+    const auto mixed = attention(q, keys, values, scale_);  // [B, heads, T, kv_lora]
+    return at::matmul(mixed, up_v.transpose(1, 2));
+  }
+
+  ModelConfig config_;
+  std::int64_t layer_;
+  double scale_;
+  Projection kv_a_;
+  Tensor kv_norm_, kv_b_;
+  Projection out_, query_;
+  std::optional<Projection> q_a_;
+  Tensor q_norm_;
+};
+
+class GroupedAttention : public SelfAttention {
+ public:
+  GroupedAttention(const ModelConfig& config, const ParameterStore& parameters, std::int64_t layer,
+                   const std::string& prefix)
+      : config_(config),
+        layer_(layer),
+        scale_(config.softmax_scale()),
+        q_(parameters, prefix + "q_proj"),
+        k_(parameters, prefix + "k_proj"),
+        v_(parameters, prefix + "v_proj"),
+        out_(parameters, prefix + "o_proj") {
+    if (config.qk_norm) {
+      q_norm_ = parameters.get(prefix + "q_norm.weight");
+      k_norm_ = parameters.get(prefix + "k_norm.weight");
+    }
+  }
+
+  Tensor forward(const Tensor& x, const ForwardContext& context) const override {
+    const auto q = heads(q_(x), q_norm_, &context), k = heads(k_(x), k_norm_, &context);
+    const auto v = heads(v_(x), {}, nullptr);
+    Tensor attended;
+    if (context.cache == nullptr) {
+      attended = core(q, k, v, scale_, context);
+    } else {
+      const auto all = context.cache->append(layer_, k, v);
+      attended = core(q, all.keys, all.values, scale_, context);
+    }
+    return out_(attended.transpose(1, 2).flatten(2));
+  }
+
+ private:
+  // [B, T, heads * d] -> [B, heads, T, d], normalised head by head and rotated where asked.
+  Tensor heads(const Tensor& flat, const Tensor& norm, const ForwardContext* rotate) const {
+    auto x = flat.unflatten(-1, {-1, config_.head_dim});
+    if (norm.defined()) x = rms_norm(x, norm, config_.rms_norm_eps);
+    if (rotate != nullptr) x = rope(x, rotate->cos, rotate->sin, config_.rope_layout);
+    return x.transpose(1, 2);
+  }
+
+  ModelConfig config_;
+  std::int64_t layer_;
+  double scale_;
+  Projection q_, k_, v_, out_;
+  Tensor q_norm_, k_norm_;
+};
+
+}  // namespace
+
+std::unique_ptr<SelfAttention> make_attention(const ModelConfig& config, const ParameterStore& parameters,
+                                              std::int64_t layer, const std::string& prefix) {
+  if (config.attention == Attention::mla) {
+    return std::make_unique<LatentAttention>(config, parameters, layer, prefix);
+  }
+  return std::make_unique<GroupedAttention>(config, parameters, layer, prefix);
+}
+
+}  // namespace sinew

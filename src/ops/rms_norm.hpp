@@ -1,0 +1,12 @@
+// RMSNorm (Zhang and Sennrich 2019).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace sinew {
+
+// y = x / sqrt(mean(x^2) + eps) * weight over the last dimension, computed in fp32 for half types.
+// x [.., H], weight [H] -> [.., H] in x's type.
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+
+}  // namespace sinew
