@@ -40,7 +40,11 @@ void pack_b_transposed(const T* source, index_t ld, index_t n, index_t k, T* pan
   for (index_t w = 0; w < whole; w += W) {
     for (index_t j = 0; j < kTile; j += W) {
       Vu v[W];
-      for (int i = 0; i < W; ++i) v[i] = load_as<Vu>(source + (j + i) * ld + w * P);
+      for (int i = 0; i < W; ++i) {
+        v[i] = load_as<Vu>(source + (j + i) * ld + w * P);
+        __builtin_prefetch(source + (j + i + kTile) * ld + w * P, 0,
+                           2);  // the next panel: the pattern is no stream
+      }
       transpose(v);
       for (int i = 0; i < W; ++i) __builtin_memcpy(panel + ((w + i) * kTile + j) * P, &v[i], sizeof(Vu));
     }

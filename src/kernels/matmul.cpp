@@ -58,19 +58,22 @@ template <class T>
 void one_block(const Product<T>& p, index_t piece, index_t row, index_t panel, const T* a, index_t lda,
                const Sums& sums) {
   const Matmul<T>& args = p.args;
-  const index_t rows = std::min(kTile, args.m - row), column = panel * kTile;
+  const bool second = args.split > 0 && row >= args.split;
+  const index_t row_out = second ? row - args.split : row, m = args.split > 0 ? args.valid : args.m;
+  const index_t rows = std::min(kTile, m - row_out), column = panel * kTile;
+  if (rows <= 0) return;
   const index_t columns = std::min(kTile, args.n - column), k = padded_k<T>(p.depth(piece));
   const T* const b = p.panel(piece, panel);
-  if (args.c != nullptr && rows % 16 == 0 && columns == kTile) {
-    return p.gemm.block(a, lda, rows, b, k, args.c + row * args.ldc + column, args.ldc,
-                        piece > 0 || args.accumulate);
-  }
+  float* const out =
+      args.c == nullptr ? nullptr : (second ? args.c_second : args.c) + row_out * args.ldc + column;
+  if (out != nullptr && rows % 16 == 0 && columns == kTile)
+    return p.gemm.block(a, lda, rows, b, k, out, args.ldc, piece > 0 || args.accumulate);
   alignas(64) float tile[kTile * kTile];
-  if (args.c != nullptr) {
+  if (out != nullptr) {
     p.gemm.block(a, lda, rows, b, k, tile, kTile, false);
     for (index_t r = 0; r < rows; ++r)
       for (index_t j = 0; j < columns; ++j) {
-        float& c = args.c[(row + r) * args.ldc + column + j];
+        float& c = out[r * args.ldc + j];
         c = (piece > 0 || args.accumulate ? c : 0.0F) + tile[r * kTile + j];
       }
     return;

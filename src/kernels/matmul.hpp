@@ -25,6 +25,10 @@ struct Matmul {
   T* c_narrow = nullptr;
   index_t ldc = 0;
   bool accumulate = false;
+  // Where split > 0 (a multiple of 32; m = 2 * split): two results from one `a`. Rows 0 .. valid-1 go to `c`,
+  // rows split .. split+valid-1 to `c_second`, the others nowhere.
+  index_t split = 0, valid = 0;
+  float* c_second = nullptr;
 };
 
 template <class T>

@@ -12,6 +12,9 @@ struct VectorKernels {
   // out [rows, columns] = (accumulate ? out : 0) + scale * in
   void (*store)(const float* in, index_t ld_in, index_t rows, index_t columns, T* out, index_t ld_out,
                 float scale, bool accumulate);
+  // Row r of a tile (stride 32), times weight[r] (null: 1), to columns [0, columns) of out + index[r] * ld.
+  void (*scatter)(const float* tile, index_t rows, index_t columns, const std::int32_t* index,
+                  const float* weight, T* out, index_t ld);
   // out [n] = first addend (or 0 when null) + sum over i < count of rows[i * ld], in that order.
   void (*sum_rows)(const T* rows, index_t ld, index_t count, const T* addend, index_t n, T* out);
   void (*widen)(const T* in, index_t n, float* out);

@@ -45,8 +45,18 @@ void store_tile(const float* in, index_t ld_in, index_t rows, index_t columns, T
 }
 
 template <class T>
+void scatter(const float* tile, index_t rows, index_t columns, const std::int32_t* index, const float* weight,
+             T* out, index_t ld) {
+  for (index_t r = 0; r < rows; ++r)
+    store_tile(tile + r * kTile, kTile, 1, columns, out + index[r] * ld, ld,
+               weight != nullptr ? weight[r] : 1.0F, false);
+}
+
+template <class T>
 void sum_rows(const T* rows, index_t ld, index_t count, const T* addend, index_t n, T* out) {
   for (index_t i = 0; i < n; i += W) {
+    for (index_t r = 0; r < count; ++r)
+      __builtin_prefetch(rows + (r + count) * ld + i, 0, 2);  // the next call's
     Vf s = addend != nullptr ? load_n(addend + i, n - i) : Vf{};
     for (index_t r = 0; r < count; ++r) s += load_n(rows + r * ld + i, n - i);
     store_n(out + i, s, n - i);
@@ -95,7 +105,7 @@ void swiglu_backward(const float* d_act, index_t rows, index_t columns, const T*
 
 template <class T>
 constexpr VectorKernels<T> vector_table() {
-  return {store_tile<T>, sum_rows<T>, widen<T>, swiglu_forward<T>, swiglu_backward<T>};
+  return {store_tile<T>, scatter<T>, sum_rows<T>, widen<T>, swiglu_forward<T>, swiglu_backward<T>};
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // What the kernel tests share: random matrices of any element type, and a way to run on one thread.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <type_traits>
@@ -34,6 +35,19 @@ std::vector<float> widened(const std::vector<T>& in) {
 template <class T>
 constexpr double rounding() {
   return std::is_same_v<T, bf16> ? 1.0 / 256 : 1e-7;
+}
+
+// |got - want| / |want| in the Euclidean norm, where |want| counts as 0.3 an element at least: the numbers of
+// these tests are of order one, and a small one among them may be what cancellation left.
+template <class T>
+double relative_error(const std::vector<T>& got, const std::vector<double>& want) {
+  double difference = 0, size = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    const double d = static_cast<double>(to_float(got[i])) - want[i];
+    difference += d * d;
+    size += want[i] * want[i];
+  }
+  return std::sqrt(difference / std::max(size, 0.1 * static_cast<double>(want.size()) + 1e-12));
 }
 
 // Nested loops run on the calling thread: so does all of `body` here.
