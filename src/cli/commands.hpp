@@ -9,6 +9,7 @@ namespace sinew::cli {
 
 void add_commands(CLI::App& app);
 void add_convert(CLI::App& app);
+void add_inspect(CLI::App& app);
 void add_schedule(CLI::App& app);
 
 }  // namespace sinew::cli

@@ -14,6 +14,7 @@ namespace sinew {
 namespace {
 
 constexpr std::uint64_t kMaxFile = std::uint64_t{16} << 20;
+constexpr int kMaxDepth = 32;
 constexpr std::int64_t kMaxExpertTensors = std::int64_t{1} << 22;
 constexpr double kMaxParameters = 1e17;  // so that no count of bytes or FLOPs overflows
 
@@ -22,6 +23,7 @@ Json parse_object(std::string_view text, const std::string& origin) {
   std::set<std::string> seen;
   std::string twice;
   const auto callback = [&](int depth, nlohmann::detail::parse_event_t event, Json& value) {
+    require(depth <= kMaxDepth, "{}: nested too deeply", origin);
     if (event == nlohmann::detail::parse_event_t::key && depth == 1 &&
         !seen.insert(value.get_ref<const std::string&>()).second)
       twice = value.get<std::string>();

@@ -129,7 +129,7 @@ TEST(ModelConfigErrors, TextThatIsNotOneJsonObject) {
   EXPECT_THAT(message("{\"model_type\": \"llama\""), HasSubstr("not valid JSON"));
   EXPECT_THAT(message("[1, 2]"), HasSubstr("not a JSON object"));
   EXPECT_THAT(message("{\"a\": \"\xff\xfe\"}"), AllOf(HasSubstr("not valid JSON"), Not(HasSubstr("\xff"))));
-  EXPECT_THAT(message(std::string(200000, '[')), HasSubstr("not valid JSON"));
+  EXPECT_THAT(message(std::string(200000, '[')), HasSubstr("nested too deeply"));
   EXPECT_THAT(message(R"({"model_type": "llama", "model_type": "mixtral"})"),
               HasSubstr("model_type is there twice"));
   EXPECT_THAT(message(R"({"model_type": "a\nb"})"), Not(HasSubstr("\n")));
