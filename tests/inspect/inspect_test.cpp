@@ -37,15 +37,12 @@ class Directory {
  public:
   explicit Directory(const std::string& preset) {
     auto config = json::parse(test::slurp(test::source_path("configs/models/" + preset + "/config.json")));
-    config.update(
-        {{"vocab_size", 64}, {"hidden_size", 16}, {"intermediate_size", 16}, {"num_hidden_layers", 2}});
-    if (config.contains("n_routed_experts"))
-      config.update({{"n_routed_experts", 4},
-                     {"num_experts_per_tok", 2},
-                     {"moe_intermediate_size", 8},
-                     {"n_group", 1},
-                     {"topk_group", 1},
-                     {"first_k_dense_replace", 1}});
+    config.update(json::parse(R"({"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16,
+      "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2})"));
+    if (config.contains("kv_lora_rank"))
+      config.update(json::parse(R"({"kv_lora_rank": 8, "q_lora_rank": 8, "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 8, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1})"));
     test::spit(dir_ / "config.json", config.dump());
     for (const auto& spec : tensor_specs(load_model_config(dir_.path()))) {
       tensors.push_back({spec.name, DType::F32, spec.shape});
