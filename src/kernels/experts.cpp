@@ -27,14 +27,14 @@ struct Panels {
 template <class T>
 struct Layer {
   Isa isa;
-  const ExpertWeights<T>& weights;
+  const ExpertMatrices<T>& weights;
   const ExpertRows& rows;
   const GemmKernels<T>& gemm;
   const VectorKernels<T>& vector;
   bool forward;
   index_t hidden, width, wide;  // wide: padded_width
 
-  Layer(Isa set, const ExpertWeights<T>& w, const ExpertRows& r, bool is_forward)
+  Layer(Isa set, const ExpertMatrices<T>& w, const ExpertRows& r, bool is_forward)
       : isa(set),
         weights(w),
         rows(r),
@@ -227,7 +227,7 @@ void forward_block(const Layer<T>& layer, const Panels<T>& panels, const RowBloc
 }  // namespace
 
 template <class T>
-void experts_forward(Isa isa, const ExpertWeights<T>& weights, const ExpertRows& rows, const T* x,
+void experts_forward(Isa isa, const ExpertMatrices<T>& weights, const ExpertRows& rows, const T* x,
                      const float* weight, const T* addend, T* y, T* saved) {
   const Layer<T> layer(isa, weights, rows, true);
   Workspace::Frame frame(thread_workspace());
@@ -339,7 +339,7 @@ void take_rows(const Layer<T>& layer, index_t rows, Workspace::Frame& frame, Bac
 }  // namespace
 
 template <class T>
-void experts_backward(Isa isa, const ExpertWeights<T>& weights, const ExpertRows& rows, const T* x,
+void experts_backward(Isa isa, const ExpertMatrices<T>& weights, const ExpertRows& rows, const T* x,
                       const T* dy, const float* weight, const T* saved, const T* addend, T* dx,
                       float* d_weight, const ExpertGradients* gradients) {
   const Layer<T> layer(isa, weights, rows, false);
@@ -384,10 +384,10 @@ void experts_backward(Isa isa, const ExpertWeights<T>& weights, const ExpertRows
     if (layer.count(e) > kBigRows || layer.count(e) == 0) weight_gradients(layer, all, x, *gradients, e);
 }
 
-#define SINEW_EXPERTS(T)                                                                                    \
-  template void experts_forward<T>(Isa, const ExpertWeights<T>&, const ExpertRows&, const T*, const float*, \
-                                   const T*, T*, T*);                                                       \
-  template void experts_backward<T>(Isa, const ExpertWeights<T>&, const ExpertRows&, const T*, const T*,    \
+#define SINEW_EXPERTS(T)                                                                                     \
+  template void experts_forward<T>(Isa, const ExpertMatrices<T>&, const ExpertRows&, const T*, const float*, \
+                                   const T*, T*, T*);                                                        \
+  template void experts_backward<T>(Isa, const ExpertMatrices<T>&, const ExpertRows&, const T*, const T*,    \
                                     const float*, const T*, const T*, T*, float*, const ExpertGradients*);
 SINEW_EXPERTS(float)
 SINEW_EXPERTS(bf16)

@@ -12,7 +12,7 @@
 namespace sinew {
 
 template <class T>
-struct ExpertWeights {
+struct ExpertMatrices {
   index_t hidden = 0, width = 0;
   const T* const* gate = nullptr;  // [experts] of [width, hidden]
   const T* const* up = nullptr;    // [experts] of [width, hidden]
@@ -31,20 +31,20 @@ constexpr index_t padded_width(index_t width) { return round_up(width, kTile); }
 
 // Elements that forward keeps for backward: gate and up products of every row, each [padded_width].
 template <class T>
-index_t expert_saved_size(const ExpertWeights<T>& weights, index_t rows) {
+index_t expert_saved_size(const ExpertMatrices<T>& weights, index_t rows) {
   return rows * 2 * padded_width(weights.width);
 }
 
 // y [tokens, hidden] = addend (or 0 when null) + experts. x [tokens, hidden]; weight [tokens * top_k] by
 // slot, or null: 1; saved as above, or null when there is no backward.
 template <class T>
-void experts_forward(Isa isa, const ExpertWeights<T>& weights, const ExpertRows& rows, const T* x,
+void experts_forward(Isa isa, const ExpertMatrices<T>& weights, const ExpertRows& rows, const T* x,
                      const float* weight, const T* addend, T* y, T* saved);
 
 // dx [tokens, hidden] = addend (or 0) + gradient of x (null: not wanted); d_weight [tokens * top_k], 0 where
 // the slot was dropped (null: not wanted); gradients of the weights unless `gradients` is null.
 template <class T>
-void experts_backward(Isa isa, const ExpertWeights<T>& weights, const ExpertRows& rows, const T* x,
+void experts_backward(Isa isa, const ExpertMatrices<T>& weights, const ExpertRows& rows, const T* x,
                       const T* dy, const float* weight, const T* saved, const T* addend, T* dx,
                       float* d_weight, const ExpertGradients* gradients);
 

@@ -28,6 +28,23 @@ struct VectorKernels {
   void (*swiglu_backward)(const float* d_act, index_t rows, index_t columns, const T* gate, const T* up,
                           index_t ld_h, const float* weight, float* dot, T* d_gate, T* d_up, index_t ld_d,
                           T* weighted_act, index_t ld_act);
+
+  // out [2 * half] = x rotated by `angle`s whose cosines and sines are cos, sin [half] (sign -1: backwards);
+  // pairs (2j, 2j+1) when interleaved, else (j, j + half).
+  void (*rotate)(const T* x, index_t half, const float* cos, const float* sin, float sign, bool interleaved,
+                 T* out);
+  void (*rotate_back)(const float* x, index_t half, const float* cos, const float* sin, bool interleaved,
+                      T* out);
+  // One row of attention weights. Keys [first, end) with documents[key] == document (null: all) are seen:
+  // p = exp(scale * s - max), 0 elsewhere in [0, padded). Returns the sum of p; *maximum is the max of scale
+  // * s.
+  float (*softmax_row)(const float* s, index_t first, index_t end, index_t padded, float scale,
+                       const std::int32_t* documents, std::int32_t document, T* p, float* maximum);
+  // p = exp(scale * s - lse), ds = scale * p * (dp - delta), both 0 for keys that are not seen.
+  void (*softmax_row_backward)(const float* s, const float* dp, index_t first, index_t end, index_t padded,
+                               float scale, const std::int32_t* documents, std::int32_t document, float lse,
+                               float delta, T* p, T* ds);
+  float (*dot)(const T* a, const T* b, index_t n);
 };
 
 template <class T>

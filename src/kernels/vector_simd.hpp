@@ -103,9 +103,111 @@ void swiglu_backward(const float* d_act, index_t rows, index_t columns, const T*
   }
 }
 
+inline float load_one(const float* p) { return *p; }
+inline float load_one(const bf16* p) { return to_float(*p); }
+
+template <class In, class T>
+[[gnu::always_inline]] inline void rotate_any(const In* x, index_t half, const float* cos, const float* sin,
+                                              float sign, bool interleaved, T* out) {
+  const index_t step = interleaved ? 2 : 1, other = interleaved ? 1 : half;
+  for (index_t j = 0; j < half; ++j) {
+    const float a = load_one(x + j * step), b = load_one(x + j * step + other), s = sign * sin[j];
+    store_one(out + j * step, a * cos[j] - b * s);
+    store_one(out + j * step + other, a * s + b * cos[j]);
+  }
+}
+template <class T>
+void rotate(const T* x, index_t half, const float* cos, const float* sin, float sign, bool interleaved,
+            T* out) {
+  rotate_any(x, half, cos, sin, sign, interleaved, out);
+}
+template <class T>
+void rotate_back(const float* x, index_t half, const float* cos, const float* sin, bool interleaved, T* out) {
+  rotate_any(x, half, cos, sin, -1.0F, interleaved, out);
+}
+
+// Lanes i .. i+W-1 that are keys the query sees.
+[[gnu::always_inline]] inline Vi seen(index_t i, index_t first, index_t end, const std::int32_t* documents,
+                                      std::int32_t document) {
+  Vi lane;
+  for (int l = 0; l < W; ++l) lane[l] = l;
+  lane += static_cast<std::int32_t>(i);
+  Vi mask = (lane >= static_cast<std::int32_t>(first)) & (lane < static_cast<std::int32_t>(end));
+  if (documents != nullptr) {
+    Vi own = {};
+    const index_t n = end - i < W ? end - i : W;
+    if (n > 0) __builtin_memcpy(&own, documents + i, static_cast<std::size_t>(n) * 4);
+    mask &= own == document;
+  }
+  return mask;
+}
+[[gnu::always_inline]] inline bool all_seen(index_t i, index_t first, index_t end,
+                                            const std::int32_t* documents) {
+  return documents == nullptr && i >= first && i + W <= end;
+}
+
+template <class T>
+float softmax_row(const float* s, index_t first, index_t end, index_t padded, float scale,
+                  const std::int32_t* documents, std::int32_t document, T* p, float* top_out) {
+  const Vf low = splat(-3.0e38F);
+  Vf m = low;
+  const index_t start = first / W * W;
+  for (index_t i = start; i < end; i += W) {
+    Vf x = load(s + i) * scale;
+    if (!all_seen(i, first, end, documents)) x = select(seen(i, first, end, documents, document), x, low);
+    m = maximum(m, x);
+  }
+  const float top = largest(m);
+  Vf total = {};
+  for (index_t i = 0; i < start; i += W) store(p + i, Vf{});
+  for (index_t i = start; i < end; i += W) {
+    Vf e = exponential(load(s + i) * scale - top);
+    if (!all_seen(i, first, end, documents)) e = select(seen(i, first, end, documents, document), e, Vf{});
+    total += e;
+    store(p + i, e);
+  }
+  for (index_t i = end < start ? start : (end + W - 1) / W * W; i < padded; i += W) store(p + i, Vf{});
+  *top_out = top;
+  return sum(total);
+}
+
+template <class T>
+void softmax_row_backward(const float* s, const float* dp, index_t first, index_t end, index_t padded,
+                          float scale, const std::int32_t* documents, std::int32_t document, float lse,
+                          float delta, T* p, T* ds) {
+  for (index_t i = 0; i < padded; i += W) {
+    Vf e = {}, d = {};
+    if (i + W > first && i < end) {
+      e = exponential(load(s + i) * scale - lse);
+      if (!all_seen(i, first, end, documents)) e = select(seen(i, first, end, documents, document), e, Vf{});
+      d = e * (load(dp + i) - delta) * scale;
+      if (!all_seen(i, first, end, documents)) d = select(seen(i, first, end, documents, document), d, Vf{});
+    }
+    store(p + i, e);
+    store(ds + i, d);
+  }
+}
+
+template <class T>
+float dot(const T* a, const T* b, index_t n) {
+  Vf total = {};
+  for (index_t i = 0; i < n; i += W) total += load_n(a + i, n - i) * load_n(b + i, n - i);
+  return sum(total);
+}
+
 template <class T>
 constexpr VectorKernels<T> vector_table() {
-  return {store_tile<T>, scatter<T>, sum_rows<T>, widen<T>, swiglu_forward<T>, swiglu_backward<T>};
+  return {store_tile<T>,
+          scatter<T>,
+          sum_rows<T>,
+          widen<T>,
+          swiglu_forward<T>,
+          swiglu_backward<T>,
+          rotate<T>,
+          rotate_back<T>,
+          softmax_row<T>,
+          softmax_row_backward<T>,
+          dot<T>};
 }
 
 }  // namespace

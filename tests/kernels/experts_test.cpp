@@ -111,7 +111,7 @@ Got<T> run(const Case<T>& c, Isa isa, float start) {
     d_gate.push_back(g.d_gate.data() + at), d_up.push_back(g.d_up.data() + at);
     d_down.push_back(g.d_down.data() + at);
   }
-  const ExpertWeights<T> weights{c.hidden, c.width, gate.data(), up.data(), down.data()};
+  const ExpertMatrices<T> weights{c.hidden, c.width, gate.data(), up.data(), down.data()};
   const ExpertGradients gradients{d_gate.data(), d_up.data(), d_down.data(), c.accumulate};
   ExpertRows rows;
   sort_by_expert(c.choice.data(), c.tokens, c.top_k, c.experts, rows);
