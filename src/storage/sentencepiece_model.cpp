@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <bit>
-#include <string_view>
+#include <cstring>
+
+#include "base/error.hpp"
 
 namespace sinew {
 namespace {
@@ -56,6 +58,75 @@ std::string normalizer_spec(const SentencePieceOptions& options) {
   return out;
 }
 
+// Reads fields in order; every length is checked against the end of the message.
+class Message {
+ public:
+  Message(std::string_view bytes, const std::string& origin) : bytes_(bytes), origin_(origin) {}
+
+  bool next() {
+    if (at_ == bytes_.size()) return false;
+    const std::uint64_t key = varint();
+    field_ = key >> 3;
+    kind_ = static_cast<int>(key & 7);
+    if (kind_ == 0) {
+      number_ = varint();
+    } else if (kind_ == 1) {
+      take(8);
+    } else if (kind_ == 2) {
+      text_ = take(varint());
+    } else {
+      require(kind_ == 5, "{}: damaged: unknown kind of field", origin_);
+      text_ = take(4);
+    }
+    return true;
+  }
+  bool is(std::uint64_t field, int kind) const { return field_ == field && kind_ == kind; }
+  std::uint64_t number() const { return number_; }
+  std::int32_t id() const { return static_cast<std::int32_t>(number_); }
+  std::string_view text() const { return text_; }
+  float real() const {
+    float value = 0;
+    std::memcpy(&value, text_.data(), 4);
+    return value;
+  }
+
+ private:
+  std::string_view bytes_, text_;
+  const std::string& origin_;
+  std::size_t at_ = 0;
+  std::uint64_t field_ = 0, number_ = 0;
+  int kind_ = 0;
+
+  std::string_view take(std::uint64_t count) {
+    require(count <= bytes_.size() - at_, "{}: truncated or damaged", origin_);
+    at_ += count;
+    return bytes_.substr(at_ - count, count);
+  }
+  std::uint64_t varint() {
+    std::uint64_t value = 0;
+    for (int shift = 0; shift < 70; shift += 7) {
+      const auto byte = static_cast<unsigned char>(take(1)[0]);
+      value |= static_cast<std::uint64_t>(byte & 0x7f) << std::min(shift, 63);
+      if (byte < 0x80) return value;
+    }
+    fail("{}: damaged: a number of more than ten bytes", origin_);
+  }
+};
+
+SentencePiece read_piece(std::string_view bytes, const std::string& origin) {
+  SentencePiece piece;
+  for (Message in(bytes, origin); in.next();) {
+    if (in.is(1, 2)) piece.piece = in.text();
+    if (in.is(2, 5)) piece.score = in.real();
+    if (in.is(3, 0)) {
+      require(in.number() >= 1 && in.number() <= 6, "{}: piece '{}' has unknown type {}", origin, piece.piece,
+              in.number());
+      piece.type = static_cast<PieceType>(in.number());
+    }
+  }
+  return piece;
+}
+
 }  // namespace
 
 std::string write_sentencepiece_model(const std::vector<SentencePiece>& pieces,
@@ -73,6 +144,28 @@ std::string write_sentencepiece_model(const std::vector<SentencePiece>& pieces,
   put_bytes(out, 2, trainer_spec(pieces.size(), bytes, options));
   put_bytes(out, 3, normalizer_spec(options));
   return out;
+}
+
+SentencePieceModel read_sentencepiece_model(std::string_view bytes, const std::string& origin) {
+  SentencePieceModel model;
+  for (Message in(bytes, origin); in.next();) {
+    if (in.is(1, 2)) model.pieces.push_back(read_piece(in.text(), origin));
+    if (in.is(2, 2)) {
+      for (Message trainer(in.text(), origin); trainer.next();) {
+        if (trainer.is(40, 0)) model.options.unk_id = trainer.id();
+        if (trainer.is(41, 0)) model.options.bos_id = trainer.id();
+        if (trainer.is(42, 0)) model.options.eos_id = trainer.id();
+        if (trainer.is(43, 0)) model.options.pad_id = trainer.id();
+      }
+    }
+    if (in.is(3, 2)) {
+      for (Message normalizer(in.text(), origin); normalizer.next();) {
+        if (normalizer.is(3, 0)) model.options.add_dummy_prefix = normalizer.number() != 0;
+      }
+    }
+  }
+  require(!model.pieces.empty(), "{}: not a SentencePiece model: no pieces", origin);
+  return model;
 }
 
 }  // namespace sinew

@@ -1,9 +1,10 @@
-// Writes a SentencePiece tokenizer.model (sentencepiece_model.proto, message ModelProto) of the BPE kind that
-// Llama uses.
+// SentencePiece's tokenizer.model (sentencepiece_model.proto, message ModelProto): its pieces and the
+// settings that matter to Llama's BPE kind, read and written.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace sinew {
@@ -30,5 +31,12 @@ struct SentencePieceOptions {
 
 std::string write_sentencepiece_model(const std::vector<SentencePiece>& pieces,
                                       const SentencePieceOptions& options = {});
+
+struct SentencePieceModel {
+  std::vector<SentencePiece> pieces;
+  SentencePieceOptions options;
+};
+// Skips the fields it does not know. Throws UserError that names `origin` when the message is damaged.
+SentencePieceModel read_sentencepiece_model(std::string_view bytes, const std::string& origin);
 
 }  // namespace sinew
