@@ -140,44 +140,74 @@ void each(index_t count, const Body& body) {
   });
 }
 
-// Pieces [first, last): packed, then multiplied, by all threads.
 template <class T>
-void run(Product<T>& p, T* packed_b, T* packed_a) {
+void multiply(const Product<T>& p) {
+  const index_t row_tasks = (p.args.m + kRows - 1) / kRows,
+                panel_tasks = (p.panels() + kPanels - 1) / kPanels;
+  // A group of panels stays in the cache while the rows go by.
+  each(row_tasks * panel_tasks, [&](index_t i) { task(p, i % row_tasks * kRows, i / row_tasks * kPanels); });
+}
+
+// Strips of A (where packed_a is given) and all panels of pieces [first, last).
+template <class T>
+void pack(const Product<T>& p, T* packed_b, T* packed_a) {
   const index_t panels = p.panels(), strips = packed_a != nullptr ? round_up(p.args.m, kTile) / kTile : 0;
   each((p.last - p.first) * panels + strips, [&](index_t i) {
     if (i < strips) return pack_rows(p, p.first, i * kTile, packed_a);
     const index_t piece = p.first + (i - strips) / panels, panel = (i - strips) % panels;
     pack_panel(p, piece, panel, packed_b + (p.panel(piece, panel) - p.packed_b));
   });
-  const index_t row_tasks = (p.args.m + kRows - 1) / kRows, panel_tasks = (panels + kPanels - 1) / kPanels;
-  // A group of panels stays in the cache while the rows go by.
-  each(row_tasks * panel_tasks, [&](index_t i) { task(p, i % row_tasks * kRows, i / row_tasks * kPanels); });
 }
 
 }  // namespace
+
+template <class T>
+index_t right_size(const Matmul<T>& args) {
+  const index_t pieces = args.k == 0 ? 1 : (args.k + kDepth - 1) / kDepth;
+  return pieces * (round_up(args.n, kTile) / kTile) * panel_size<T>(kDepth);
+}
+
+template <class T>
+void pack_right(Isa isa, const Matmul<T>& args, T* out) {
+  Product<T> p{.gemm = gemm_kernels<T>(isa), .vector = vector_kernels<T>(isa), .args = args};
+  p.last = p.pieces();
+  p.packed_b = out;
+  pack<T>(p, out, nullptr);
+}
 
 template <class T>
 void matmul(Isa isa, const Matmul<T>& args) {
   if (args.m <= 0 || args.n <= 0) return;
   Workspace::Frame frame(thread_workspace());
   Product<T> p{.gemm = gemm_kernels<T>(isa), .vector = vector_kernels<T>(isa), .args = args};
-  const index_t together = args.a_transposed ? 1 : p.pieces(), m = round_up(args.m, kTile);
-  T* const packed_b = frame.take<T>(static_cast<std::size_t>(together * p.panels() * panel_size<T>(kDepth)));
-  T* const packed_a = args.a_transposed
-                          ? frame.take<T>(static_cast<std::size_t>(m * padded_k<T>(std::min(kDepth, args.k))))
-                          : nullptr;
-  if (args.a_transposed && args.c == nullptr && p.pieces() > 1)
+  if (!args.a_transposed) {
+    T* const own =
+        args.packed_b == nullptr ? frame.take<T>(static_cast<std::size_t>(right_size(args))) : nullptr;
+    if (own != nullptr) pack_right(isa, args, own);
+    p.packed_b = own != nullptr ? own : args.packed_b;
+    p.last = p.pieces();
+    return multiply(p);
+  }
+  // One piece of k after another: what is packed stays in the caches.
+  const index_t m = round_up(args.m, kTile);
+  T* const packed_b = frame.take<T>(static_cast<std::size_t>(p.panels() * panel_size<T>(kDepth)));
+  T* const packed_a = frame.take<T>(static_cast<std::size_t>(m * padded_k<T>(std::min(kDepth, args.k))));
+  if (args.c == nullptr && p.pieces() > 1)
     p.sums = frame.take<float>(static_cast<std::size_t>(m * round_up(args.n, kTile)));
   p.packed_b = packed_b;
   p.packed_a = packed_a;
-  for (index_t piece = 0; piece < p.pieces(); piece += together) {
-    p.first = piece;
-    p.last = piece + together;
-    run(p, packed_b, packed_a);
+  for (p.first = 0; p.first < p.pieces(); ++p.first) {
+    p.last = p.first + 1;
+    pack(p, packed_b, packed_a);
+    multiply(p);
   }
 }
 
-template void matmul<float>(Isa, const Matmul<float>&);
-template void matmul<bf16>(Isa, const Matmul<bf16>&);
+#define SINEW_MATMUL(T)                                \
+  template index_t right_size(const Matmul<T>&);       \
+  template void pack_right(Isa, const Matmul<T>&, T*); \
+  template void matmul(Isa, const Matmul<T>&);
+SINEW_MATMUL(float)
+SINEW_MATMUL(bf16)
 
 }  // namespace sinew

@@ -15,6 +15,7 @@ struct Matmul {
   index_t lda = 0;            // row stride of what is stored
   bool a_transposed = false;  // stored as [k, m]
   const T* b = nullptr;
+  const T* packed_b = nullptr;  // pack_right()'s, for products of many A with one B
   index_t ldb = 0;
   bool b_transposed = false;  // stored as [n, k], like a linear layer's weight
   // Rows to use of a transposed `a` and of a plain `b`, [k] each; null: 0, 1, ..
@@ -30,6 +31,12 @@ struct Matmul {
   index_t split = 0, valid = 0;
   float* c_second = nullptr;
 };
+
+// Panels of the right operand of `args`, for its packed_b; of right_size() elements. Not for a_transposed.
+template <class T>
+index_t right_size(const Matmul<T>& args);
+template <class T>
+void pack_right(Isa isa, const Matmul<T>& args, T* out);
 
 template <class T>
 void matmul(Isa isa, const Matmul<T>& args);

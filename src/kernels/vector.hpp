@@ -45,6 +45,20 @@ struct VectorKernels {
                                float scale, const std::int32_t* documents, std::int32_t document, float lse,
                                float delta, T* p, T* ds);
   float (*dot)(const T* a, const T* b, index_t n);
+
+  // Root-mean-square norm of one row: sum = x + addend (null: x itself, and sum is not written), y = sum *
+  // inverse * weight; returns inverse = 1 / sqrt(mean(sum^2) + eps).
+  float (*norm_row)(const T* x, const T* addend, const T* weight, index_t n, float eps, T* sum, T* y);
+  // dx = d_sum (null: 0) + gradient through the norm of x; d_weight [n] += dy * x * inverse.
+  void (*norm_row_backward)(const T* x, const T* dy, const T* d_sum, const T* weight, float inverse,
+                            index_t n, T* dx, float* d_weight);
+  // Cross-entropy of one row of logits: returns log(sum exp) - logits[target]; d (null: not wanted) =
+  // softmax - one_hot(target).
+  float (*cross_entropy_row)(const float* logits, index_t n, index_t target, T* d);
+  // Scores of one token: softmax of its logits, or the sigmoid of each. Backward turns the gradient of the
+  // scores into that of the logits, in place.
+  void (*gate_scores)(const float* logits, index_t n, bool softmax, float* scores);
+  void (*gate_scores_backward)(const float* scores, index_t n, bool softmax, float* d);
 };
 
 template <class T>

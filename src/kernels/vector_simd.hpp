@@ -196,6 +196,89 @@ float dot(const T* a, const T* b, index_t n) {
 }
 
 template <class T>
+float norm_row(const T* x, const T* addend, const T* weight, index_t n, float eps, T* sum_out, T* y) {
+  Vf squares = {};
+  for (index_t i = 0; i < n; i += W) {
+    Vf v = load_n(x + i, n - i);
+    if (addend != nullptr) {
+      store_n(sum_out + i, v + load_n(addend + i, n - i), n - i);
+      v = load_n(sum_out + i, n - i);  // the rounded sum is what the next layers see
+    }
+    squares += v * v;
+  }
+  const float inverse = 1.0F / __builtin_sqrtf(sum(squares) / static_cast<float>(n) + eps);
+  const T* const from = addend != nullptr ? sum_out : x;
+  for (index_t i = 0; i < n; i += W)
+    store_n(y + i, load_n(from + i, n - i) * inverse * load_n(weight + i, n - i), n - i);
+  return inverse;
+}
+
+template <class T>
+void norm_row_backward(const T* x, const T* dy, const T* d_sum, const T* weight, float inverse, index_t n,
+                       T* dx, float* d_weight) {
+  Vf dots = {};
+  for (index_t i = 0; i < n; i += W) {
+    const Vf g = load_n(dy + i, n - i), v = load_n(x + i, n - i);
+    dots += g * load_n(weight + i, n - i) * v;
+    store_n(d_weight + i, load_n(d_weight + i, n - i) + g * v * inverse, n - i);
+  }
+  const float pull = sum(dots) * inverse * inverse * inverse / static_cast<float>(n);
+  for (index_t i = 0; i < n; i += W) {
+    Vf d = load_n(dy + i, n - i) * load_n(weight + i, n - i) * inverse - load_n(x + i, n - i) * pull;
+    if (d_sum != nullptr) d += load_n(d_sum + i, n - i);
+    store_n(dx + i, d, n - i);
+  }
+}
+
+template <class T>
+float cross_entropy_row(const float* logits, index_t n, index_t target, T* d) {
+  Vf m = splat(-3.0e38F);
+  const index_t whole = n / W * W;
+  for (index_t i = 0; i < whole; i += W) m = maximum(m, load(logits + i));
+  float top = largest(m);
+  for (index_t i = whole; i < n; ++i) top = logits[i] > top ? logits[i] : top;
+  Vf total = {};
+  for (index_t i = 0; i < whole; i += W) total += exponential(load(logits + i) - top);
+  float all = sum(total);
+  if (whole < n) {
+    Vf rest = load_n(logits + whole, n - whole) - top;
+    Vi lane;
+    for (int l = 0; l < W; ++l) lane[l] = l;
+    rest = select(lane < static_cast<std::int32_t>(n - whole), rest, splat(-100.0F));
+    all += sum(exponential(rest));
+  }
+  const float loss = __builtin_logf(all) + top - logits[target];
+  if (d == nullptr) return loss;
+  const float inverse = 1.0F / all;
+  for (index_t i = 0; i < n; i += W)
+    store_n(d + i, exponential(load_n(logits + i, n - i) - top) * inverse, n - i);
+  const float hit = __builtin_expf(logits[target] - top) * inverse;
+  store_one(d + target, hit - 1.0F);
+  return loss;
+}
+
+[[maybe_unused]] void gate_scores(const float* logits, index_t n, bool softmax, float* scores) {
+  if (!softmax) {
+    for (index_t i = 0; i < n; i += W) store_n(scores + i, sigmoid(load_n(logits + i, n - i)), n - i);
+    return;
+  }
+  float top = logits[0], all = 0;
+  for (index_t i = 1; i < n; ++i) top = logits[i] > top ? logits[i] : top;
+  for (index_t i = 0; i < n; i += W) store_n(scores + i, exponential(load_n(logits + i, n - i) - top), n - i);
+  for (index_t i = 0; i < n; ++i) all += scores[i];
+  for (index_t i = 0; i < n; i += W) store_n(scores + i, load_n(scores + i, n - i) / all, n - i);
+}
+
+[[maybe_unused]] void gate_scores_backward(const float* scores, index_t n, bool softmax, float* d) {
+  float pull = 0;
+  for (index_t i = 0; i < n && softmax; ++i) pull += scores[i] * d[i];
+  for (index_t i = 0; i < n; i += W) {
+    const Vf s = load_n(scores + i, n - i), g = load_n(d + i, n - i);
+    store_n(d + i, softmax ? s * (g - pull) : g * s * (1.0F - s), n - i);
+  }
+}
+
+template <class T>
 constexpr VectorKernels<T> vector_table() {
   return {store_tile<T>,
           scatter<T>,
@@ -207,7 +290,12 @@ constexpr VectorKernels<T> vector_table() {
           rotate_back<T>,
           softmax_row<T>,
           softmax_row_backward<T>,
-          dot<T>};
+          dot<T>,
+          norm_row<T>,
+          norm_row_backward<T>,
+          cross_entropy_row<T>,
+          gate_scores,
+          gate_scores_backward};
 }
 
 }  // namespace

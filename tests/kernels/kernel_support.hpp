@@ -37,7 +37,7 @@ constexpr double rounding() {
   return std::is_same_v<T, bf16> ? 1.0 / 256 : 1e-7;
 }
 
-// |got - want| / |want| in the Euclidean norm, where |want| counts as 0.3 an element at least: the numbers of
+// |got - want| / |want| in the Euclidean norm, where |want| counts as 1 an element at least: the numbers of
 // these tests are of order one, and a small one among them may be what cancellation left.
 template <class T>
 double relative_error(const std::vector<T>& got, const std::vector<double>& want) {
@@ -47,7 +47,7 @@ double relative_error(const std::vector<T>& got, const std::vector<double>& want
     difference += d * d;
     size += want[i] * want[i];
   }
-  return std::sqrt(difference / std::max(size, 0.1 * static_cast<double>(want.size()) + 1e-12));
+  return std::sqrt(difference / std::max(size, static_cast<double>(want.size()) + 1e-12));
 }
 
 // Nested loops run on the calling thread: so does all of `body` here.
