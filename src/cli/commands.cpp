@@ -7,6 +7,10 @@ void add_commands(CLI::App& app) {
   add_convert(app);
   add_inspect(app);
   add_schedule(app);
+#ifdef SINEW_TRAIN
+  add_generate(app);
+  add_logits(app);
+#endif
 }
 
 }  // namespace sinew::cli

@@ -10,6 +10,8 @@ namespace sinew::cli {
 void add_commands(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_inspect(CLI::App& app);
+void add_generate(CLI::App& app);  // with libtorch
+void add_logits(CLI::App& app);    // with libtorch
 void add_schedule(CLI::App& app);
 
 }  // namespace sinew::cli

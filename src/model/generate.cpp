@@ -1,0 +1,165 @@
+#include "model/generate.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/error.hpp"
+#include "base/random.hpp"
+#include "model/kv_cache.hpp"
+#include "ops/tensor.hpp"
+#include "text/utf8.hpp"
+
+namespace sinew {
+namespace {
+
+// The logits [V] of the last position after feeding `ids` [T].
+at::Tensor last_logits(LanguageModel& model, std::span<const TokenId> ids, KvCache* cache,
+                       at::Device device) {
+  const std::vector<std::int64_t> wide(ids.begin(), ids.end());
+  const auto logits = model.logits(at::tensor(wide, at::kLong).unsqueeze(0).to(device), {}, cache);
+  return logits[0][logits.size(1) - 1].to(at::kCPU, at::kFloat).contiguous();
+}
+
+// Bytes of `text` before a character that may not be whole yet.
+std::size_t whole_characters(std::string_view text) {
+  for (std::size_t back = 1; back <= std::min<std::size_t>(3, text.size()); ++back) {
+    const auto byte = static_cast<unsigned char>(text[text.size() - back]);
+    if (byte < 0x80) break;
+    const std::size_t length = byte >= 0xF0   ? 4
+                               : byte >= 0xE0 ? 3
+                               : byte >= 0xC0 ? 2
+                                              : 0;  // 0: goes on before
+    if (length > 0) return length > back ? text.size() - back : text.size();
+  }
+  return text.size();
+}
+
+std::string replace_invalid(std::string_view bytes) {
+  std::string out;
+  each_utf8_run(bytes, [&](std::string_view run, bool valid) {
+    if (valid) {
+      out += run;
+    } else {
+      for (std::size_t i = 0; i < run.size(); ++i) append_utf8(out, 0xFFFD);
+    }
+  });
+  return out;
+}
+
+}  // namespace
+
+void check_sampling(const SamplingOptions& options) {
+  require(std::isfinite(options.temperature) && options.temperature >= 0, "temperature is {}, not 0 or more",
+          options.temperature);
+  require(options.top_k >= 0, "top-k is {}, not 0 or more", options.top_k);
+  require(options.top_p > 0 && options.top_p <= 1, "top-p is {}, not above 0 and at most 1", options.top_p);
+}
+
+std::int64_t sample_token(std::span<const float> logits, const SamplingOptions& options, double uniform) {
+  const auto likeliest = std::max_element(logits.begin(), logits.end()) - logits.begin();
+  if (options.temperature == 0) return likeliest;
+  std::vector<std::int64_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return logits[a] > logits[b]; });
+  if (options.top_k > 0) order.resize(std::min(order.size(), static_cast<std::size_t>(options.top_k)));
+
+  std::vector<double> weights;
+  for (const auto id : order) {
+    weights.push_back(std::exp((static_cast<double>(logits[id]) - logits[order[0]]) / options.temperature));
+  }
+  double total = std::accumulate(weights.begin(), weights.end(), 0.0), sum = 0;
+  std::size_t kept = 0;
+  while (kept < weights.size() && (kept == 0 || sum < options.top_p * total)) sum += weights[kept++];
+  total = sum;
+  sum = 0;
+  for (std::size_t i = 0; i < kept; ++i) {
+    sum += weights[i];
+    if (uniform * total < sum) return order[i];
+  }
+  return order[kept - 1];
+}
+
+std::string_view finish_name(Finish finish) {
+  switch (finish) {
+    case Finish::end_token:
+      return "stop";
+    case Finish::context_full:
+      return "context_full";
+    case Finish::stopped:
+      return "stopped";
+    default:
+      return "length";
+  }
+}
+
+Generation generate(LanguageModel& model, const std::vector<TokenId>& prompt, const GenerateOptions& options,
+                    std::span<const std::int64_t> ends, at::Device device,
+                    const std::function<bool(TokenId)>& each) {
+  check_sampling(options.sampling);
+  require(!prompt.empty(), "nothing to go on from: the prompt is empty");
+  const auto most = model.config().max_position_embeddings;
+  require(static_cast<std::int64_t>(prompt.size()) <= most,
+          "the prompt has {} tokens, but the model's max_position_embeddings is {}", prompt.size(), most);
+  const at::NoGradGuard no_grad;
+  const Random random(options.sampling.seed, "generate");
+  const auto wanted = static_cast<std::int64_t>(prompt.size()) + options.max_tokens;
+  const auto cache = options.cache ? model.make_cache(1, std::min(most, wanted)) : nullptr;
+  Generation out;
+  std::vector<TokenId> ids = prompt;
+  std::size_t fed = 0;
+  while (static_cast<std::int64_t>(out.tokens.size()) < options.max_tokens) {
+    if (static_cast<std::int64_t>(ids.size()) > most) {
+      out.finish = Finish::context_full;
+      break;
+    }
+    const auto logits = last_logits(model, std::span(ids).subspan(cache ? fed : 0), cache.get(), device);
+    fed = ids.size();
+    const std::span<const float> row(logits.data_ptr<float>(), static_cast<std::size_t>(logits.numel()));
+    const auto next = sample_token(row, options.sampling, random.uniform(out.tokens.size()));
+    if (std::find(ends.begin(), ends.end(), next) != ends.end()) {
+      out.finish = Finish::end_token;
+      break;
+    }
+    ids.push_back(static_cast<TokenId>(next));
+    out.tokens.push_back(ids.back());
+    if (each && !each(ids.back())) {
+      out.finish = Finish::stopped;
+      break;
+    }
+  }
+  return out;
+}
+
+std::string TextStream::push(TokenId id) {
+  ids_.push_back(id);
+  return take(false);
+}
+
+std::string TextStream::finish() { return take(true); }
+
+std::string TextStream::take(bool all) {
+  text_ = tokenizer_.decode(ids_, true);
+  const auto end = all ? text_.size() : whole_characters(text_);
+  if (end <= taken_) return {};
+  auto out = replace_invalid(std::string_view(text_).substr(taken_, end - taken_));
+  taken_ = end;
+  return out;
+}
+
+std::vector<TokenId> prompt_tokens(const Tokenizer& tokenizer, std::string_view prompt,
+                                   const ModelConfig& config) {
+  auto ids = tokenizer.encode(prompt, true);
+  if (ids.empty() && tokenizer.bos()) ids.push_back(*tokenizer.bos());
+  if (ids.empty() && !config.bos_token_ids.empty())
+    ids.push_back(static_cast<TokenId>(config.bos_token_ids[0]));
+  require(!ids.empty(), "the prompt is empty and the model has no token to begin with: give --prompt");
+  for (const auto id : ids) {
+    require(id < config.vocab_size,
+            "the tokenizer gives id {}, but the model's vocabulary is {}: they do not belong together", id,
+            config.vocab_size);
+  }
+  return ids;
+}
+
+}  // namespace sinew

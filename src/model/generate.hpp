@@ -1,0 +1,65 @@
+// Text that a model writes after a prompt.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/language_model.hpp"
+#include "text/tokenizer.hpp"
+
+namespace sinew {
+
+struct SamplingOptions {
+  double temperature = 0;  // 0: the likeliest token
+  std::int64_t top_k = 0;  // 0: all; else the k likeliest
+  double top_p = 1;        // the fewest likeliest tokens whose probabilities reach top_p
+  std::uint64_t seed = 0;
+};
+// Throws UserError for values that make no sense.
+void check_sampling(const SamplingOptions& options);
+
+// A token by its probability; of equal logits the lowest id counts as likelier. `uniform` in [0, 1) chooses.
+std::int64_t sample_token(std::span<const float> logits, const SamplingOptions& options, double uniform);
+
+struct GenerateOptions {
+  SamplingOptions sampling;
+  std::int64_t max_tokens = 256;
+  bool cache = true;  // without it every step runs the whole text again
+};
+enum class Finish { length, end_token, context_full, stopped };
+std::string_view finish_name(Finish finish);
+
+struct Generation {
+  std::vector<TokenId> tokens;  // after the prompt, without the end token
+  Finish finish = Finish::length;
+};
+// Token n is a pure function of (prompt, sampling, n). `each` hears every token and ends the generation by
+// returning false. Ends at a token of `ends` and at the model's max_position_embeddings.
+Generation generate(LanguageModel& model, const std::vector<TokenId>& prompt, const GenerateOptions& options,
+                    std::span<const std::int64_t> ends, at::Device device,
+                    const std::function<bool(TokenId)>& each = {});
+
+// Tokens as they come, text out in whole characters; bytes that can be no UTF-8 become U+FFFD.
+class TextStream {
+ public:
+  explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  std::string push(TokenId id);  // the text that is now certain
+  std::string finish();          // what is left
+
+ private:
+  std::string take(bool all);
+  const Tokenizer& tokenizer_;
+  std::vector<TokenId> ids_;
+  std::string text_;       // of all tokens
+  std::size_t taken_ = 0;  // bytes of it given out
+};
+
+// The prompt's tokens as a model wants them: with what the tokenizer adds, never none.
+std::vector<TokenId> prompt_tokens(const Tokenizer& tokenizer, std::string_view prompt,
+                                   const ModelConfig& config);
+
+}  // namespace sinew
