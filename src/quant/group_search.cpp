@@ -1,0 +1,223 @@
+#include "quant/group_search.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "kernels/block_formats.hpp"
+
+namespace sinew {
+namespace {
+
+constexpr std::size_t kLanes =
+    8;  // partial sums, so that the loops become vector code without reordering sums
+constexpr float kTiny = 1e-30F;
+
+// Rounds to the nearest whole number (ties to even); |value| < 2^22.
+inline float round_small(float value) {
+  constexpr float kMagic = 12582912.F;  // 1.5 * 2^23
+  return (value + kMagic) - kMagic;
+}
+
+inline float clamp(float value, float low, float high) {
+  value = value < low ? low : value;
+  return value > high ? high : value;
+}
+
+constexpr std::array<float, 15> iq4_middles() {
+  std::array<float, 15> middles{};
+  for (std::size_t i = 0; i < 15; ++i)
+    middles[i] = 0.5F * static_cast<float>(kIQ4Levels[i] + kIQ4Levels[i + 1]);
+  return middles;
+}
+constexpr auto kMiddles = iq4_middles();
+
+// out[i] = the IQ4 level nearest to t[i], for kLanes values.
+inline void iq4_values(const float* t, float* out) {
+  for (std::size_t i = 0; i < kLanes; ++i) out[i] = static_cast<float>(kIQ4Levels[0]);
+  for (std::size_t k = 0; k < 15; ++k) {
+    const float gap = static_cast<float>(kIQ4Levels[k + 1] - kIQ4Levels[k]);
+    for (std::size_t i = 0; i < kLanes; ++i) out[i] += t[i] > kMiddles[k] ? gap : 0.F;
+  }
+}
+
+float total(const float* lanes) {
+  float sum = 0;
+  for (std::size_t i = 0; i < kLanes; ++i) sum += lanes[i];
+  return sum;
+}
+
+struct Moments {
+  float w_q = 0, w_qq = 0, w_xq = 0;
+};
+
+// The sums of the levels that (x - offset) * inverse rounds to.
+template <bool kTable>
+Moments moments(const Group& group, float low, float high, float inverse, float offset) {
+  float q_lane[kLanes] = {}, qq_lane[kLanes] = {}, xq_lane[kLanes] = {};
+  for (std::size_t at = 0; at < group.size; at += kLanes) {
+    float level[kLanes];
+    if constexpr (kTable) {
+      float scaled[kLanes];
+      for (std::size_t i = 0; i < kLanes; ++i) scaled[i] = group.x[at + i] * inverse;
+      iq4_values(scaled, level);
+    } else {
+      for (std::size_t i = 0; i < kLanes; ++i)
+        level[i] = clamp(round_small((group.x[at + i] - offset) * inverse), low, high);
+    }
+    for (std::size_t i = 0; i < kLanes; ++i) {
+      const float weighted = group.w[at + i] * level[i];
+      q_lane[i] += weighted;
+      qq_lane[i] += weighted * level[i];
+      xq_lane[i] += weighted * group.x[at + i];
+    }
+  }
+  return {total(q_lane), total(qq_lane), total(xq_lane)};
+}
+
+template <bool kTable>
+float error_of(const Group& group, float low, float high, float step, float offset) {
+  const float inverse = std::abs(step) > kTiny ? 1.F / step : 0.F;
+  float lane[kLanes] = {};
+  for (std::size_t at = 0; at < group.size; at += kLanes) {
+    float level[kLanes];
+    if constexpr (kTable) {
+      float scaled[kLanes];
+      for (std::size_t i = 0; i < kLanes; ++i) scaled[i] = (group.x[at + i] - offset) * inverse;
+      iq4_values(scaled, level);
+    } else {
+      for (std::size_t i = 0; i < kLanes; ++i)
+        level[i] = clamp(round_small((group.x[at + i] - offset) * inverse), low, high);
+    }
+    for (std::size_t i = 0; i < kLanes; ++i) {
+      const float difference = group.x[at + i] - step * level[i] - offset;
+      lane[i] += group.w[at + i] * difference * difference;
+    }
+  }
+  return total(lane);
+}
+
+// Tries scaling so that `extreme` meets `level`, and a little more or less.
+template <bool kTable>
+void try_steps(const Group& group, float low, float high, float level, float extreme, Line& best,
+               float& best_gain) {
+  const float spread =
+      std::abs(level) > 64 && !kTable ? 0.35F : 0.1F * std::min(1.F, std::abs(level) / 8) + 0.02F;
+  const int tries = kTable ? 7 : 9;
+  const float unit = kTable ? 0.03F * std::abs(level) : spread;
+  for (int k = -tries; k <= tries; ++k) {
+    const float inverse = (level + static_cast<float>(k) * unit) / extreme;
+    const Moments m = moments<kTable>(group, low, high, inverse, 0);
+    if (m.w_qq <= 0) continue;
+    const float gain = m.w_xq * m.w_xq / m.w_qq;  // what the best step for these levels takes off the error
+    if (gain > best_gain) {
+      best_gain = gain;
+      best.step = m.w_xq / m.w_qq;
+    }
+  }
+}
+
+template <bool kTable>
+Line search_step_in(const Group& group, float low, float high) {
+  Line best;
+  best.error = group.sum_wxx;
+  const float extreme = -group.least > group.most ? group.least : group.most;
+  if (std::abs(extreme) < kTiny) return best;
+  const float bottom = kTable ? static_cast<float>(kIQ4Levels[0]) : low,
+              top = kTable ? static_cast<float>(kIQ4Levels[15]) : high;
+  float gain = 0;
+  try_steps<kTable>(group, low, high, bottom, extreme, best, gain);
+  try_steps<kTable>(group, low, high, top, extreme, best, gain);
+  best.error = std::max(0.F, group.sum_wxx - gain);
+  return best;
+}
+
+// The least-squares line through these levels, its offset bounded by `sign`.
+Line solve_line(const Group& group, const Moments& m, int sign) {
+  Line line;
+  const float determinant = group.sum_w * m.w_qq - m.w_q * m.w_q;
+  if (determinant > 0) {
+    line.step = (group.sum_w * m.w_xq - group.sum_wx * m.w_q) / determinant;
+    line.offset = (m.w_qq * group.sum_wx - m.w_q * m.w_xq) / determinant;
+  } else if (group.sum_w > 0) {
+    line.offset = group.sum_wx / group.sum_w;
+  }
+  if ((sign < 0 && line.offset > 0) || (sign > 0 && line.offset < 0)) {
+    line.offset = 0;
+    line.step = m.w_qq > 0 ? m.w_xq / m.w_qq : 0;
+  }
+  line.error = group.sum_wxx + line.step * line.step * m.w_qq + line.offset * line.offset * group.sum_w -
+               2 * line.step * m.w_xq - 2 * line.offset * group.sum_wx + 2 * line.step * line.offset * m.w_q;
+  return line;
+}
+
+}  // namespace
+
+void load_group(const float* x, const float* w, std::size_t size, Group& group) {
+  group.size = size;
+  group.sum_w = group.sum_wx = group.sum_wxx = 0;
+  group.least = group.most = x[0];
+  for (std::size_t i = 0; i < size; ++i) {
+    group.x[i] = x[i];
+    group.w[i] = w == nullptr ? 1.F : w[i];
+    group.sum_w += group.w[i];
+    group.sum_wx += group.w[i] * x[i];
+    group.sum_wxx += group.w[i] * x[i] * x[i];
+    group.least = std::min(group.least, x[i]);
+    group.most = std::max(group.most, x[i]);
+  }
+}
+
+Line search_step(const Group& group, int low, int high, bool table) {
+  const auto bottom = static_cast<float>(low), top = static_cast<float>(high);
+  return table ? search_step_in<true>(group, bottom, top) : search_step_in<false>(group, bottom, top);
+}
+
+Line search_line(const Group& group, int high, int sign) {
+  float least = group.least, most = group.most;
+  if (sign < 0) least = std::min(least, 0.F);
+  if (sign > 0) least = std::max(least, 0.F);
+  Line best{0, least, line_error(group, 0, high, false, 0, least)};
+  if (most - least < kTiny) return best;
+  const auto top = static_cast<float>(high);
+  constexpr int kTries = 20;
+  for (int k = 0; k <= kTries; ++k) {
+    // From levels that reach a little beyond the ends to such as cut them off.
+    const float reach = top + (static_cast<float>(k) - 0.3F * kTries) * (high <= 3 ? 0.08F : 0.12F);
+    const Moments m = moments<false>(group, 0, top, reach / (most - least), least);
+    const Line line = solve_line(group, m, sign);
+    if (line.step > 0 && line.error < best.error) best = line;
+  }
+  for (int pass = 0; pass < 3 && best.step > 0; ++pass) {  // from its own levels on, while that helps
+    const Line line = solve_line(group, moments<false>(group, 0, top, 1 / best.step, best.offset), sign);
+    if (line.step <= 0 || line.error >= best.error) break;
+    best = line;
+  }
+  best.error = std::max(0.F, best.error);
+  return best;
+}
+
+float line_error(const Group& group, int low, int high, bool table, float step, float offset) {
+  const auto bottom = static_cast<float>(low), top = static_cast<float>(high);
+  return table ? error_of<true>(group, bottom, top, step, offset)
+               : error_of<false>(group, bottom, top, step, offset);
+}
+
+void line_levels(const Group& group, int low, int high, bool table, float step, float offset,
+                 std::int8_t* levels) {
+  const float inverse = std::abs(step) > kTiny ? 1.F / step : 0.F;
+  for (std::size_t i = 0; i < group.size; ++i) {
+    const float scaled = (group.x[i] - offset) * inverse;
+    levels[i] = table ? static_cast<std::int8_t>(nearest_iq4(scaled))
+                      : static_cast<std::int8_t>(
+                            clamp(round_small(scaled), static_cast<float>(low), static_cast<float>(high)));
+  }
+}
+
+int nearest_iq4(float value) {
+  int index = 0;
+  for (const float middle : kMiddles) index += value > middle ? 1 : 0;
+  return index;
+}
+
+}  // namespace sinew
