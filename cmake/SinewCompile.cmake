@@ -14,9 +14,10 @@ endif()
 
 find_program(SINEW_CCACHE ccache)
 if(SINEW_CCACHE)
-  # Precompiled headers are cached too, but only with these two kinds of sloppiness.
+  # Precompiled headers are cached too, but only with these kinds of sloppiness. Paths count from the source
+  # folder, so that a second clone finds what the first one compiled.
   set(CMAKE_CXX_COMPILER_LAUNCHER
       ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
-      ${SINEW_CCACHE})
+      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${SINEW_CCACHE})
   add_compile_options($<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
 endif()
