@@ -7,6 +7,11 @@ namespace sinew {
 
 std::uint64_t xxh3(const void* data, std::size_t size) { return XXH3_64bits(data, size); }
 
+Hash128 xxh3_128(const void* data, std::size_t size) {
+  const XXH128_hash_t hash = XXH3_128bits(data, size);
+  return {hash.high64, hash.low64};
+}
+
 std::string hex64(std::uint64_t value) { return fmt::format("{:016x}", value); }
 
 struct Hasher::State {

@@ -42,11 +42,11 @@ class Loader {
   // Thread-safe.
   TokenBatch get(std::uint64_t first, std::int64_t rows) const;
 
-  std::uint64_t samples_per_epoch() const;   // of all sources together
-  std::uint64_t tokens() const;              // in the split
-  std::uint64_t bytes() const;               // of text the split's tokens decode to (for bits per byte)
+  std::uint64_t samples_per_epoch() const;  // of all sources together
+  std::uint64_t tokens() const;             // in the split
+  std::uint64_t bytes() const;              // of text the split's tokens decode to (for bits per byte)
   std::int64_t vocab_size() const;
-  std::string tokenizer_checksum() const;    // of the tokenizer the data was made with
+  std::string tokenizer_checksum() const;  // of the tokenizer the data was made with
 
  private:
   struct Impl;
