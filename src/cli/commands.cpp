@@ -6,6 +6,7 @@ namespace sinew::cli {
 void add_commands(CLI::App& app) {
   add_convert(app);
   add_inspect(app);
+  add_data(app);
   add_schedule(app);
 #ifdef SINEW_TRAIN
   add_generate(app);

@@ -12,6 +12,7 @@ void add_convert(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_generate(CLI::App& app);  // with libtorch
 void add_logits(CLI::App& app);    // with libtorch
+void add_data(CLI::App& app);
 void add_schedule(CLI::App& app);
 
 }  // namespace sinew::cli

@@ -36,6 +36,12 @@ using HashSet = std::unordered_set<Hash128, HashOfHash>;
 
 Hash128 hash_of(const std::string& text) { return xxh3_128(text.data(), text.size()); }
 
+// The file of a tokenizer directory that load_tokenizer reads.
+fs::path tokenizer_file(const fs::path& path) {
+  if (!fs::is_directory(path)) return path;
+  return fs::is_regular_file(path / "tokenizer.json") ? path / "tokenizer.json" : path / "tokenizer.model";
+}
+
 Json settings_of(const DataSetOptions& o, const std::vector<fs::path>& files,
                  const std::string& tokenizer_checksum) {
   Json inputs = Json::array();
@@ -341,6 +347,11 @@ class Build {
 DataSetResult build_data_set(const DataSetOptions& options, const Tokenizer& tokenizer,
                              const fs::path& file) {
   return Build(options, tokenizer, file).run();
+}
+
+DataSetResult build_data_set(const DataSetOptions& options) {
+  const auto tokenizer = load_tokenizer(options.tokenizer);
+  return build_data_set(options, *tokenizer, tokenizer_file(options.tokenizer));
 }
 
 }  // namespace sinew

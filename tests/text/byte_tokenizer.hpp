@@ -28,6 +28,11 @@ class ByteTokenizer : public Tokenizer {
     return std::string(1, static_cast<char>(id - shift()));
   }
   std::string token_text(TokenId id) const override { return id == eos() ? "<eos>" : token_bytes(id); }
+  std::optional<TokenId> token_id(std::string_view text) const override {
+    if (text.size() == 1) return static_cast<unsigned char>(text[0]) + shift();
+    return text == "<eos>" ? eos() : std::nullopt;
+  }
+  bool is_special(TokenId id) const override { return id == eos(); }
   std::int64_t vocab_size() const override { return vocab_size_; }
   std::optional<TokenId> bos() const override { return std::nullopt; }
   std::optional<TokenId> eos() const override {
