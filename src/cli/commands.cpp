@@ -12,6 +12,7 @@ void add_commands(CLI::App& app) {
   add_generate(app);
   add_logits(app);
 #endif
+  add_tokenizer(app);
 }
 
 }  // namespace sinew::cli

@@ -14,5 +14,6 @@ void add_generate(CLI::App& app);  // with libtorch
 void add_logits(CLI::App& app);    // with libtorch
 void add_data(CLI::App& app);
 void add_schedule(CLI::App& app);
+void add_tokenizer(CLI::App& app);
 
 }  // namespace sinew::cli
