@@ -6,19 +6,6 @@
 #include "ops/tensor.hpp"
 
 namespace sinew {
-namespace {
-
-// rms_norm; with selective recomputation only its input is kept.
-at::Tensor norm(const at::Tensor& x, const at::Tensor& weight, double eps, const ForwardContext& context) {
-  if (context.recompute != Recompute::selective) return rms_norm(x, weight, eps);
-  const auto body = [eps](const std::vector<at::Tensor>& in) {
-    return std::vector<at::Tensor>{rms_norm(in[0], in[1], eps)};
-  };
-  return checkpoint(body, {x, weight})[0];
-}
-
-}  // namespace
-
 Block::Block(const ModelConfig& config, const ParameterStore& parameters, std::int64_t layer)
     : eps_(config.rms_norm_eps), moe_(config.ffn_kind(layer) == FfnKind::moe) {
   const auto prefix = fmt::format("model.layers.{}.", layer);
@@ -42,8 +29,8 @@ at::Tensor Block::forward(const at::Tensor& x, const ForwardContext& context,
 }
 
 at::Tensor Block::plain(const at::Tensor& x, const ForwardContext& context, RouterStats& stats) const {
-  const auto attended = x + attention_->forward(norm(x, input_norm_, eps_, context), context);
-  return attended + feed_forward_->forward(norm(attended, post_norm_, eps_, context), context, stats);
+  const auto attended = x + attention_->forward(rms_norm(x, input_norm_, eps_), context);
+  return attended + feed_forward_->forward(rms_norm(attended, post_norm_, eps_), context, stats);
 }
 
 at::Tensor Block::recomputed(const at::Tensor& x, const ForwardContext& context, RouterStats& stats) const {

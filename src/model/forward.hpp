@@ -12,7 +12,7 @@
 namespace sinew {
 
 struct ForwardContext {
-  at::Tensor cos, sin;       // [T, rope_dim/2] fp32, of the positions of this pass
+  at::Tensor cos, sin;       // [T, rope_dim/2], of the positions of this pass
   at::Tensor documents;      // [B, T] or undefined
   KvCache* cache = nullptr;  // keys and values before these tokens; layers append theirs
   bool training = false;     // capacity drops tokens in training alone

@@ -52,7 +52,7 @@ struct LanguageModel::Impl {
     if (!rotary.cos.defined() || rotary.cos.size(0) < first + count) {
       const auto positions =
           std::min(config.max_position_embeddings, std::max<std::int64_t>(2 * (first + count), 512));
-      rotary = rotary_table(config, positions, device);
+      rotary = rotary_table(config, positions, wide_type(dtype), device);
     }
     ForwardContext out;
     out.cos = rotary.cos.narrow(0, first, count);

@@ -8,8 +8,9 @@
 namespace sinew {
 
 struct RotaryTable {
-  at::Tensor cos, sin;  // [positions, rope_dim/2] fp32, with YaRN's factor
+  at::Tensor cos, sin;  // [positions, rope_dim/2], with YaRN's factor
 };
-RotaryTable rotary_table(const ModelConfig& config, std::int64_t positions, at::Device device);
+RotaryTable rotary_table(const ModelConfig& config, std::int64_t positions, at::ScalarType type,
+                         at::Device device);
 
 }  // namespace sinew

@@ -6,7 +6,7 @@
 namespace sinew {
 
 // y = x / sqrt(mean(x^2) + eps) * weight over the last dimension, computed in fp32 for half types.
-// x [.., H], weight [H] -> [.., H] in x's type.
+// x [.., H], weight [H] -> [.., H] in x's type. Keeps x and one number a row for the backward pass.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
 }  // namespace sinew
