@@ -1,0 +1,62 @@
+// sinew generate, on a reference model with a tokenizer of our own.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/text.hpp"
+#include "support/support.hpp"
+
+namespace sinew::test {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+// The Mixtral reference model beside a byte-level BPE of 320 tokens.
+void make_model(const fs::path& directory) {
+  fs::create_directories(directory);
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    fs::copy_file(data_dir() / "golden" / "mixtral" / name, directory / name);
+  }
+  const auto run =
+      run_sinew({"tokenizer", "train", (data_dir() / "text" / "tinystories_sample_c.txt").string(),
+                 "--vocab-size", "320", "--out", (directory / "tokenizer.json").string()});
+  ASSERT_EQ(run.exit_code, 0) << run.error;
+}
+
+TEST(Generate, SameTextWithAndWithoutCacheAndForOneSeed) {
+  SINEW_NEED_DATA();
+  const TempDir dir;
+  make_model(dir / "model");
+  const std::vector<std::string> command{"generate",  dir / "model",  "--prompt",
+                                         "Once upon", "--max-tokens", "40"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), command.begin(), command.end());
+    auto run = run_sinew(more);
+    EXPECT_EQ(run.exit_code, 0) << run.error;
+    EXPECT_TRUE(valid_utf8(run.output));
+    return run.output;
+  };
+  const auto greedy = with({});
+  EXPECT_THAT(greedy, StartsWith("Once upon"));
+  EXPECT_EQ(with({"--no-cache"}), greedy);
+  const auto json =
+      nlohmann::json::parse(with({"--json", "--temperature", "1", "--top-p", "0.95", "--seed", "7"}));
+  EXPECT_EQ(json["tokens"].size(), 40U);
+  EXPECT_EQ(json["finish_reason"], "length");
+  EXPECT_EQ(with({"--temperature", "1", "--top-p", "0.95", "--seed", "7"}),
+            json["text"].get<std::string>() + "\n");
+}
+
+TEST(Generate, BadInputIsOneLine) {
+  const TempDir dir;
+  const auto run = run_sinew({"generate", dir / "none", "--prompt", "x"});
+  EXPECT_EQ(run.exit_code, 2);
+  EXPECT_EQ(std::count(run.error.begin(), run.error.end(), '\n'), 1) << run.error;
+  EXPECT_THAT(run_sinew({"generate", dir / "none", "--prompt", "x", "--top-p", "3"}).error,
+              HasSubstr("top-p is 3"));
+}
+
+}  // namespace
+}  // namespace sinew::test
