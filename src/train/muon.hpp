@@ -1,0 +1,21 @@
+// Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): the momentum of a 2-D weight, made
+// orthogonal by a quintic Newton-Schulz iteration. Updates are scaled by muon_scale * sqrt(max(rows,
+// columns)) so that their RMS is that of AdamW's and one learning rate and weight decay fit both (Liu et al.
+// 2025, "Muon is Scalable for LLM Training", eq 4).
+#pragma once
+
+#include <vector>
+
+#include "train/optimizer.hpp"
+
+namespace sinew {
+
+// `matrices` [n, rows, columns] with singular values near 1 each, after `iterations` of
+// X <- aX + (bA + cA^2)X, A = XX^T, (a, b, c) = (3.4445, -4.7750, 2.0315), from X / |X|_F.
+at::Tensor newton_schulz(const at::Tensor& matrices, std::int64_t iterations);
+
+// Equal shapes are handled in batches: experts have many.
+void muon_update(const std::vector<TrainedTensor*>& tensors, const RunConfig::Optimizer& options, double lr,
+                 double gradient_scale);
+
+}  // namespace sinew
