@@ -1,0 +1,15 @@
+// Faults on purpose, for tests of recovery: SINEW_FAULT holds a list such as "nan@5,kill-save@20".
+//   nan@N        the loss of step N is not a number
+//   spike@N      the loss of step N is a thousand times larger
+//   kill-save@N  SIGKILL half-way through writing the checkpoint of step N
+// Steps count from 1. A run that went back past N does not meet the same fault again.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace sinew {
+
+bool fault(std::string_view kind, std::int64_t step);
+
+}  // namespace sinew
