@@ -94,6 +94,7 @@ class CheckpointReader {
   void read_all(const CheckpointTensor& tensor, std::byte* out) const;
   std::string text(const std::string& file) const;  // one of the other files
   bool has(const std::string& file) const;
+  std::vector<std::string> other_files() const;  // all but the safetensors
   const std::filesystem::path& path() const { return directory_; }
 
  private:

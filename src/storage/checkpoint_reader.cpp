@@ -105,6 +105,13 @@ bool CheckpointReader::has(const std::string& file) const {
   return std::any_of(files_.begin(), files_.end(), [&](const auto& f) { return f.name == file; });
 }
 
+std::vector<std::string> CheckpointReader::other_files() const {
+  std::vector<std::string> names;
+  for (const auto& file : files_)
+    if (!file.name.ends_with(".safetensors")) names.push_back(file.name);
+  return names;
+}
+
 std::string CheckpointReader::text(const std::string& file) const {
   require(has(file), "{}: holds no {}", directory_.string(), file);
   return read_file(directory_ / file);

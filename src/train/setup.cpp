@@ -1,0 +1,108 @@
+#include "train/setup.hpp"
+
+#include <ATen/Context.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+
+#include "base/error.hpp"
+#include "base/files.hpp"
+#include "base/log.hpp"
+#include "model/balance.hpp"
+#include "text/dataset.hpp"
+
+namespace sinew {
+namespace {
+
+int gpu_count() { return at::hasCUDA() ? at::detail::getCUDAHooks().getNumGPUs() : 0; }
+
+BalanceOptions balance_options(const RunConfig::Balance& b, const ModelConfig& model) {
+  BalanceOptions o;
+  const bool joint = model.model_type == "mixtral" || model.model_type == "qwen3_moe";
+  if (b.expert_alpha >= 0) {
+    o.expert_alpha = b.expert_alpha;
+  } else {
+    (joint ? o.joint_alpha : o.expert_alpha) = model.moe.aux_loss_alpha;
+  }
+  o.sequence_wise = b.scope == "model" ? model.moe.seq_aux : b.scope == "sequence";
+  o.device_alpha = b.device_alpha;
+  o.communication_alpha = b.communication_alpha;
+  o.device_groups = b.device_groups;
+  o.device_limit = b.device_limit;
+  o.z_alpha = b.z_alpha;
+  o.capacity_factor = b.capacity_factor;
+  o.mtp_weight = b.mtp_weight;
+  if (model.moe.n_routed_experts > 0) check_balance(o, model);
+  return model.moe.n_routed_experts > 0 ? o : BalanceOptions{};
+}
+
+// The data sets' tokenizer, which must be one and the same.
+void read_tokenizer(TrainingSetup& setup) {
+  const auto& paths = setup.config.data.path;
+  const DataSetInfo first = read_data_set(paths[0]);
+  for (const auto& path : paths) {
+    require(read_data_set(path).tokenizer_checksum == first.tokenizer_checksum,
+            "{} and {} were made with different tokenizers; make both with one", paths[0], path);
+  }
+  const fs::path file = fs::path(paths[0]) / first.tokenizer, beside = fs::path(paths[0]) / "tokenizer_config.json";
+  setup.tokenizer = load_tokenizer(file);
+  setup.tokenizer_files[first.tokenizer] = read_file(file);
+  if (fs::exists(beside)) setup.tokenizer_files["tokenizer_config.json"] = read_file(beside);
+}
+
+void open_data(TrainingSetup& setup) {
+  const auto& c = setup.config;
+  LoaderOptions train{.sources = {}, .split = Split::train, .sequence = c.data.sequence, .seed = static_cast<std::uint64_t>(c.train.seed)};
+  LoaderOptions validation = train;
+  validation.split = Split::validation;
+  for (std::size_t i = 0; i < c.data.path.size(); ++i) {
+    const DataSource source{.path = c.data.path[i], .weight = c.data.weights.empty() ? 1 : c.data.weights[i]};
+    train.sources.push_back(source);
+    if (read_data_set(source.path).validation.tokens > static_cast<std::uint64_t>(c.data.sequence)) validation.sources.push_back(source);
+  }
+  setup.train = std::make_unique<Loader>(train);
+  if (validation.sources.empty()) {
+    log::warn("{}: under {} tokens of held-out text, so there will be no validation loss", c.data.path[0], c.data.sequence + 1);
+  } else {
+    setup.validation = std::make_unique<Loader>(validation);
+  }
+}
+
+}  // namespace
+
+at::Device parse_device(const std::string& name) {
+  const int gpus = gpu_count();
+  if (name == "auto") return gpus > 0 ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  if (name == "cpu") return at::kCPU;
+  int index = 0;
+  require(name == "cuda" || (name.starts_with("cuda:") && name.size() > 5 && name.size() < 9 &&
+                             name.find_first_not_of("0123456789", 5) == std::string::npos),
+          "device \"{}\": write auto, cpu, cuda or cuda:N", name);
+  if (name.size() > 5) index = std::stoi(name.substr(5));
+  require(gpus > 0, "device {}: libtorch sees no GPU here", name);
+  require(index < gpus, "device {}: there are {} GPUs here, counted from 0", name, gpus);
+  return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+}
+
+TrainingSetup prepare_training(const RunConfig& config) {
+  check_run_config(config);
+  TrainingSetup setup;
+  setup.config = config;
+  const std::string& name = config.model.config.empty() ? config.model.init : config.model.config;
+  setup.model = load_model_config(name);
+  if (!config.model.init.empty() && !config.model.config.empty())
+    require(load_model_config(config.model.init) == setup.model, "model.init {} is not a model of model.config {}", config.model.init, name);
+  require(config.data.sequence <= setup.model.max_position_embeddings,
+          "data.sequence is {}, but max_position_embeddings of {} is {}: use shorter sequences", config.data.sequence, name,
+          setup.model.max_position_embeddings);
+  setup.device = parse_device(config.train.device);
+  setup.dtype = config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+  setup.balance = balance_options(config.balance, setup.model);
+  read_tokenizer(setup);
+  open_data(setup);
+  const std::int64_t needed = std::max(setup.train->vocab_size(), setup.tokenizer->vocab_size());
+  check_vocabulary(needed, setup.model.vocab_size, name);
+  if (needed < setup.model.vocab_size)
+    log::info("{} has room for {} tokens, the tokenizer has {}: the rest stays unused", name, setup.model.vocab_size, needed);
+  return setup;
+}
+
+}  // namespace sinew

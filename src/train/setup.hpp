@@ -1,0 +1,38 @@
+// Everything a run needs, read and checked before the first file is written.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "config/model_config.hpp"
+#include "config/run_config.hpp"
+#include "model/language_model.hpp"
+#include "text/loader.hpp"
+#include "text/tokenizer.hpp"
+
+namespace sinew {
+
+struct TrainingSetup {
+  RunConfig config;
+  ModelConfig model;
+  at::Device device = at::kCPU;
+  at::ScalarType dtype = at::kFloat;
+  BalanceOptions balance;
+  std::unique_ptr<Loader> train, validation;  // validation: null when no data set holds any text out
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::map<std::string, std::string> tokenizer_files;  // name -> content, copied into checkpoints and models
+};
+
+// Throws UserError: unknown model, data missing, damaged or too short, data sets of different tokenizers,
+// vocabulary larger than the model's, sequence longer than the model allows, device absent, balancing that
+// does not fit the model.
+TrainingSetup prepare_training(const RunConfig& config);
+
+// "auto": the first GPU where libtorch sees one, else the CPU.
+at::Device parse_device(const std::string& name);
+
+}  // namespace sinew

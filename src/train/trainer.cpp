@@ -1,0 +1,281 @@
+#include "train/trainer.hpp"
+
+#include <ATen/Parallel.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+#include "base/error.hpp"
+#include "base/files.hpp"
+#include "base/log.hpp"
+#include "base/signals.hpp"
+#include "base/text.hpp"
+#include "ops/gemm_peak.hpp"
+#include "storage/export_checkpoint.hpp"
+#include "train/batch.hpp"
+#include "train/fault.hpp"
+#include "train/guard.hpp"
+#include "train/optimizer.hpp"
+#include "train/prefetch.hpp"
+#include "train/report.hpp"
+#include "train/sample.hpp"
+#include "train/schedule.hpp"
+#include "train/state_io.hpp"
+
+namespace sinew {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+std::unique_ptr<LanguageModel> build_model(const TrainingSetup& s) {
+  std::unique_ptr<LanguageModel> model;
+  if (s.config.model.init.empty()) {
+    model = std::make_unique<LanguageModel>(s.model, s.dtype, s.device, static_cast<std::uint64_t>(s.config.train.seed));
+  } else {
+    model = load_model(s.config.model.init, s.dtype, s.device);
+  }
+  if (s.model.moe.n_routed_experts > 0 || s.model.num_nextn_predict_layers > 0) model->set_balance(s.balance);
+  const std::string& recompute = s.config.train.recompute;
+  model->set_recompute(recompute == "full" ? Recompute::full : recompute == "selective" ? Recompute::selective : Recompute::none);
+  return model;
+}
+
+class Trainer {
+ public:
+  Trainer(TrainingSetup& setup, const RunDirectory& directory)
+      : setup_(setup), c_(setup.config), directory_(directory), model_(build_model(setup)),
+        optimizer_(model_->parameters(), c_.optimizer), guard_(c_.train.spike_factor) {}
+
+  TrainingResult run(bool resume) {
+    if (resume) resume_from_checkpoint();
+    write_file_atomic(directory_.config(), to_toml(c_));
+    reporter_ = std::make_unique<Reporter>(directory_, step_, c_.log.tensorboard);
+    introduce();
+    start_reading();
+    while (step_ < c_.train.steps) {
+      take_step();
+      if (stop_requested() != 0 && step_ < c_.train.steps) return stop();
+      if (guard_.skipped_in_a_row() >= c_.train.max_skips) roll_back();
+    }
+    return finish();
+  }
+
+ private:
+  // Where the run stands.
+  void resume_from_checkpoint() {
+    remove_unfinished_checkpoints(directory_.checkpoints());
+    const auto reader = open_newest_checkpoint(directory_.checkpoints(), [](const std::string& why) {
+      log::warn("damaged checkpoint: {}; trying the one before", why);
+    });
+    if (!reader) {
+      log::warn("{}: no checkpoint yet, starting from the first step", directory_.root().string());
+      return;
+    }
+    const TrainingState& state = reader->state();
+    const std::string where = reader->path().string();
+    require(parse_model_config(reader->text("config.json"), where) == setup_.model, "{}: was written for another model than {}", where, c_.model.config);
+    require(state.optimizer == c_.optimizer.kind, "{}: was written by optimizer.kind {}, not {}", where, state.optimizer, c_.optimizer.kind);
+    require(state.tokenizer_checksum == setup_.train->tokenizer_checksum(), "{}: was trained on data of another tokenizer", where);
+    load_checkpoint(*reader, optimizer_);
+    step_ = saved_ = state.step;
+    checkpoint_ = reader->path();
+    samples_ = state.samples;
+    tokens_ = state.tokens;
+    rollbacks_ = state.rollbacks;
+    guard_.restore({.recent = state.recent_losses, .skipped = state.skipped});
+    log::info("going on from {}", where);
+  }
+
+  void introduce() {
+    const ParameterCounts counts = count_parameters(setup_.model);
+    peak_ = setup_.dtype == at::kBFloat16 ? gemm_peak(setup_.device).bf16 : gemm_peak(setup_.device).fp32;
+    flops_per_token_ = train_flops_per_token(setup_.model, c_.data.sequence);
+    log::info("{}: {} parameters, {} active a token; {} on {} ({} threads, matrix products at {}FLOP/s)", c_.model.config.empty() ? c_.model.init : c_.model.config,
+              human_count(static_cast<double>(counts.total)), human_count(static_cast<double>(counts.active)), c_.train.dtype, setup_.device.str(),
+              at::get_num_threads(), human_count(peak_));
+    const double planned = static_cast<double>(c_.train.steps) * static_cast<double>(c_.train.batch * c_.data.sequence);
+    log::info("{} tokens of text ({} held out); {} steps of up to {} x {} tokens: {:.2f} epochs", human_count(static_cast<double>(setup_.train->tokens())),
+              setup_.validation ? human_count(static_cast<double>(setup_.validation->tokens())) : "none", c_.train.steps, c_.train.batch, c_.data.sequence,
+              planned / static_cast<double>(setup_.train->tokens()));
+  }
+
+  void start_reading() {
+    prefetcher_.reset();
+    prefetcher_ = std::make_unique<Prefetcher>(*setup_.train, samples_, step_, [this](std::int64_t step) { return batch_size(c_, step); }, c_.data.prefetch);
+  }
+
+  // One step, and whatever is due after it.
+  void take_step() {
+    const auto start = Clock::now();
+    const TokenBatch batch = prefetcher_->next();
+    data_seconds_ += seconds_since(start);
+    StepReport report = update(batch);
+    work_seconds_ += seconds_since(start);
+    const bool last = step_ == c_.train.steps;
+    const bool log_due = step_ % c_.log.every == 0 || last || !report.skipped.empty();
+    const bool eval_due = (c_.eval.every > 0 && step_ % c_.eval.every == 0) || last;
+    const bool sample_due = c_.eval.sample_every > 0 && step_ % c_.eval.sample_every == 0 && !last;
+    show(report, log_due);
+    Record record = log_due ? to_record(report) : Record{{{"step", step_}}};
+    evaluation_.reset();
+    if (eval_due && setup_.validation && (stop_requested() == 0 || last)) evaluate_now(record);
+    if (sample_due && stop_requested() == 0) sample_now();
+    if (record.fields.size() > 1) reporter_->write(record);
+    if (guard_.skipped_in_a_row() == 0 && (last || (c_.checkpoint.every > 0 && step_ % c_.checkpoint.every == 0))) save();
+  }
+
+  StepReport update(const TokenBatch& batch) {
+    StepReport report;
+    const std::int64_t number = step_ + 1;
+    report.lr = learning_rate(c_, step_);
+    const std::int64_t micro = c_.train.micro_batch == 0 ? batch.rows : c_.train.micro_batch;
+    report.loss = forward_backward(*model_, optimizer_, batch, micro, c_.data.mask_documents, setup_.device);
+    if (fault("nan", number)) report.loss.cross_entropy = std::numeric_limits<double>::quiet_NaN();
+    if (fault("spike", number)) report.loss.cross_entropy *= 1000;
+    report.gradient_norm = optimizer_.gradient_norm();
+    report.skipped = guard_.judge(report.loss.cross_entropy, report.gradient_norm);
+    if (report.skipped.empty()) {
+      const double clip = c_.optimizer.clip;
+      optimizer_.step(report.lr, clip > 0 && report.gradient_norm > clip ? clip / report.gradient_norm : 1);
+      if (const double gamma = bias_speed(c_, step_); gamma > 0) update_correction_biases(*model_, report.loss.loads, gamma);
+    }
+    optimizer_.zero_gradients();
+    step_ = number;
+    samples_ += static_cast<std::uint64_t>(batch.rows);
+    const auto count = static_cast<std::uint64_t>(batch.rows * batch.sequence);
+    tokens_ += count;
+    interval_tokens_ += count;
+    ++interval_steps_;
+    report.step = step_;
+    report.steps = c_.train.steps;
+    report.tokens = tokens_;
+    report.batch = batch.rows;
+    return report;
+  }
+
+  // The progress line: in place on a terminal, printed when due.
+  void show(StepReport& report, bool due) {
+    const auto steps = static_cast<double>(interval_steps_);
+    report.tokens_per_second = static_cast<double>(interval_tokens_) / work_seconds_;
+    report.mfu = report.tokens_per_second * flops_per_token_ / peak_;
+    report.step_seconds = work_seconds_ / steps;
+    report.data_seconds = data_seconds_ / steps;
+    report.memory_bytes = resident_bytes();
+    usual_step_ = usual_step_ == 0 ? report.step_seconds : 0.9 * usual_step_ + 0.1 * report.step_seconds;
+    report.seconds_left = usual_step_ * static_cast<double>(c_.train.steps - step_);
+    static const bool terminal = ::isatty(2) == 1;
+    if (terminal) {
+      fmt::print(stderr, "\r\033[K{}{}", progress_line(report), due ? "\n" : "");
+    } else if (due) {
+      fmt::print(stderr, "{}\n", progress_line(report));
+    }
+    std::fflush(stderr);
+    if (!due) return;
+    work_seconds_ = data_seconds_ = 0;
+    interval_tokens_ = 0;
+    interval_steps_ = 0;
+  }
+
+  void evaluate_now(Record& record) {
+    const auto start = Clock::now();
+    const std::int64_t rows = c_.train.micro_batch == 0 ? c_.train.batch : c_.train.micro_batch;
+    evaluation_ = evaluate(*model_, *setup_.validation, c_.eval.batches * c_.train.batch, rows, c_.data.mask_documents, setup_.device);
+    if (!evaluation_) return;
+    add_evaluation(record, *evaluation_);
+    say(fmt::format("step {}: validation loss {:.4f}, {:.4f} bits per byte ({} tokens in {})", step_, evaluation_->loss,
+                    evaluation_->bits_per_byte, human_count(static_cast<double>(evaluation_->tokens)), human_seconds(seconds_since(start))));
+  }
+
+  void sample_now() {
+    sample_ = sample_text(*model_, *setup_.tokenizer, c_.eval.sample_prompt, c_.eval.sample_tokens, c_.eval.sample_temperature,
+                          static_cast<std::uint64_t>(c_.train.seed + step_), setup_.device);
+    say(fmt::format("step {}: sample: {}", step_, sample_));
+    reporter_->sample(step_, sample_);
+  }
+
+  static void say(const std::string& text) { fmt::print(stderr, "{}{}\n", ::isatty(2) == 1 ? "\r\033[K" : "", text); }
+
+  void save() {
+    if (saved_ == step_) return;
+    const auto guard = guard_.state();
+    TrainingState state{.step = step_, .samples = samples_, .tokens = tokens_, .updates = optimizer_.updates(),
+                        .seed = static_cast<std::uint64_t>(c_.train.seed), .optimizer = c_.optimizer.kind, .dtype = c_.train.dtype, .layout = "1",
+                        .recent_losses = guard.recent, .skipped = guard.skipped, .rollbacks = rollbacks_,
+                        .tokenizer_checksum = setup_.train->tokenizer_checksum()};
+    auto files = setup_.tokenizer_files;
+    files["config.json"] = write_model_config(setup_.model);
+    files["run.toml"] = to_toml(c_);
+    const auto start = Clock::now();
+    checkpoint_ = save_checkpoint(directory_.checkpoints(), state, optimizer_, files, c_.checkpoint);
+    saved_ = step_;
+    say(fmt::format("step {}: saved {} ({})", step_, checkpoint_.string(), human_seconds(seconds_since(start))));
+  }
+
+  // After repeated skips: the weights of the last good checkpoint, with the text that follows, not the same
+  // text again, which would lead to the same place.
+  void roll_back() {
+    const std::int64_t from = step_;
+    if (++rollbacks_ > c_.train.max_rollbacks)
+      throw Error(fmt::format("step {}: {} steps skipped in a row after {} rollbacks: giving up; try a lower optimizer.lr or another seed", from,
+                              guard_.skipped_in_a_row(), c_.train.max_rollbacks));
+    const auto reader = open_newest_checkpoint(directory_.checkpoints(), [](const std::string& why) { log::warn("damaged checkpoint: {}", why); });
+    if (!reader)
+      throw Error(fmt::format("step {}: {} steps skipped in a row and no checkpoint to go back to: set checkpoint.every, or try a lower optimizer.lr", from,
+                              guard_.skipped_in_a_row()));
+    load_checkpoint(*reader, optimizer_);
+    step_ = saved_ = reader->state().step;
+    guard_.restore({.recent = reader->state().recent_losses, .skipped = 0});
+    log::warn("step {}: {} steps skipped in a row: back to {}, going on with the text that follows", from, c_.train.max_skips, reader->path().string());
+    reporter_ = std::make_unique<Reporter>(directory_, step_, c_.log.tensorboard);
+    Record record;
+    record.add("step", step_);
+    record.add("event", std::string("rollback"));
+    record.add("from_step", from);
+    reporter_->write(record);
+    start_reading();
+  }
+
+  TrainingResult stop() {
+    save();
+    return {.step = step_, .signal = stop_requested(), .checkpoint = checkpoint_, .model = {}, .evaluation = {}, .sample = {}};
+  }
+
+  TrainingResult finish() {
+    Record nothing;
+    if (!evaluation_ && setup_.validation) evaluate_now(nothing);
+    sample_now();
+    save();
+    prefetcher_.reset();
+    export_checkpoint(CheckpointReader(checkpoint_), directory_.model(), setup_.dtype == at::kBFloat16 ? DType::BF16 : DType::F32);
+    return {.step = step_, .signal = 0, .checkpoint = checkpoint_, .model = directory_.model(), .evaluation = evaluation_, .sample = sample_};
+  }
+
+  TrainingSetup& setup_;
+  const RunConfig& c_;
+  const RunDirectory& directory_;
+  std::unique_ptr<LanguageModel> model_;
+  Optimizer optimizer_;
+  SpikeGuard guard_;
+  std::unique_ptr<Reporter> reporter_;
+  std::unique_ptr<Prefetcher> prefetcher_;
+  std::int64_t step_ = 0, saved_ = -1, rollbacks_ = 0;
+  std::uint64_t samples_ = 0, tokens_ = 0;
+  double peak_ = 0, flops_per_token_ = 0;
+  double work_seconds_ = 0, data_seconds_ = 0, usual_step_ = 0;  // since the last line; a smoothed step
+  std::uint64_t interval_tokens_ = 0;
+  std::int64_t interval_steps_ = 0;
+  std::optional<Evaluation> evaluation_;
+  fs::path checkpoint_;
+  std::string sample_;
+};
+
+}  // namespace
+
+TrainingResult train(TrainingSetup& setup, const RunDirectory& directory, bool resume) {
+  return Trainer(setup, directory).run(resume);
+}
+
+}  // namespace sinew
