@@ -7,10 +7,12 @@ void add_commands(CLI::App& app) {
   add_convert(app);
   add_inspect(app);
   add_data(app);
+  add_export(app);
   add_schedule(app);
 #ifdef SINEW_TRAIN
   add_generate(app);
   add_logits(app);
+  add_train(app);
 #endif
   add_tokenizer(app);
 }

@@ -30,6 +30,8 @@ int main(int argc, char** argv) {
     return 0;
   } catch (const CLI::Success& done) {
     return app.exit(done);  // --help, --version
+  } catch (const CLI::RuntimeError& leave) {
+    return leave.get_exit_code();  // a command chose it and has said why
   } catch (const CLI::ParseError& error) {
     fmt::print(stderr, "sinew: {} (try --help)\n", error.what());
     return 2;

@@ -12,10 +12,14 @@ using nlohmann::ordered_json;
 
 const char* torch_name(DType dtype) {
   switch (dtype) {
-    case DType::F32: return "float32";
-    case DType::BF16: return "bfloat16";
-    case DType::F16: return "float16";
-    default: fail("a model is exported as fp32, bf16 or fp16, not {}", dtype_name(dtype));
+    case DType::F32:
+      return "float32";
+    case DType::BF16:
+      return "bfloat16";
+    case DType::F16:
+      return "float16";
+    default:
+      fail("a model is exported as fp32, bf16 or fp16, not {}", dtype_name(dtype));
   }
 }
 
@@ -24,13 +28,19 @@ struct Shard {
   std::uint64_t bytes = 0;
 };
 
-std::vector<Shard> plan_shards(const CheckpointReader& checkpoint, const ModelConfig& config, DType dtype, std::uint64_t max_bytes) {
+std::vector<Shard> plan_shards(const CheckpointReader& checkpoint, const ModelConfig& config, DType dtype,
+                               std::uint64_t max_bytes) {
   std::vector<Shard> shards(1);
   for (const auto& spec : tensor_specs(config)) {
     const CheckpointTensor* saved = checkpoint.find("weight/" + spec.name);
-    require(saved != nullptr && saved->shape == spec.shape && saved->dtype == DType::F32, "{}: holds no {} of the shape that its config.json asks for",
-            checkpoint.path().string(), spec.name);
-    TensorInfo info{.name = spec.name, .dtype = spec.fp32 ? DType::F32 : dtype, .shape = spec.shape, .offset = 0, .bytes = 0};
+    require(saved != nullptr && saved->shape == spec.shape && saved->dtype == DType::F32,
+            "{}: holds no {} of the shape that its config.json asks for", checkpoint.path().string(),
+            spec.name);
+    TensorInfo info{.name = spec.name,
+                    .dtype = spec.fp32 ? DType::F32 : dtype,
+                    .shape = spec.shape,
+                    .offset = 0,
+                    .bytes = 0};
     info.bytes = static_cast<std::uint64_t>(info.elements()) * dtype_size(info.dtype);
     if (!shards.back().tensors.empty() && shards.back().bytes + info.bytes > max_bytes) shards.emplace_back();
     shards.back().bytes += info.bytes;
@@ -53,7 +63,8 @@ void write_shard(const CheckpointReader& checkpoint, const Shard& shard, const f
   writer.commit();
 }
 
-void write_weights(const CheckpointReader& checkpoint, const std::vector<Shard>& shards, const fs::path& directory) {
+void write_weights(const CheckpointReader& checkpoint, const std::vector<Shard>& shards,
+                   const fs::path& directory) {
   if (shards.size() == 1) return write_shard(checkpoint, shards[0], directory / "model.safetensors");
   ordered_json index;
   std::uint64_t total = 0;
@@ -84,7 +95,8 @@ void swap_in(const fs::path& prepared, const fs::path& out) {
 
 }  // namespace
 
-void export_checkpoint(const CheckpointReader& checkpoint, const fs::path& target, DType dtype, std::uint64_t max_shard_bytes) {
+void export_checkpoint(const CheckpointReader& checkpoint, const fs::path& target, DType dtype,
+                       std::uint64_t max_shard_bytes) {
   const fs::path out = fs::absolute(target / "").parent_path().lexically_normal();
   const std::string origin = (checkpoint.path() / "config.json").string();
   const ModelConfig config = parse_model_config(checkpoint.text("config.json"), origin);

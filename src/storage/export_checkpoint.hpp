@@ -9,9 +9,9 @@
 
 namespace sinew {
 
-// Writes config.json, the tokenizer's files and model*.safetensors (with an index when in several) into `out`,
-// which is made or replaced as a whole. `dtype` F32, BF16 or F16; tensors that every format keeps in fp32
-// (e_score_correction_bias) stay so. Throws UserError when the checkpoint lacks a tensor of the model.
+// Writes config.json, the tokenizer's files and model*.safetensors (with an index when in several) into
+// `out`, which is made or replaced as a whole. `dtype` F32, BF16 or F16; tensors that every format keeps in
+// fp32 (e_score_correction_bias) stay so. Throws UserError when the checkpoint lacks a tensor of the model.
 void export_checkpoint(const CheckpointReader& checkpoint, const std::filesystem::path& out, DType dtype,
                        std::uint64_t max_shard_bytes = std::uint64_t{5} << 30);
 

@@ -25,15 +25,18 @@ class ScalarSum {
 
 }  // namespace
 
-BatchTensors batch_tensors(const TokenBatch& batch, std::int64_t first, std::int64_t rows, bool mask_documents, at::Device device) {
+BatchTensors batch_tensors(const TokenBatch& batch, std::int64_t first, std::int64_t rows,
+                           bool mask_documents, at::Device device) {
   const std::int64_t width = batch.sequence + 1;
   const auto rows_of = [&](const auto& values) {
     auto* const data = const_cast<std::int32_t*>(values.data()) + first * width;
     return at::from_blob(data, {rows, width}, at::kInt);  // read only, copied below
   };
   const at::Tensor ids = rows_of(batch.tokens).to(at::kLong);
-  BatchTensors out{.tokens = ids.narrow(1, 0, batch.sequence).contiguous(), .targets = ids.narrow(1, 1, batch.sequence).contiguous(),
-                   .documents = {}, .counted = rows * batch.sequence};
+  BatchTensors out{.tokens = ids.narrow(1, 0, batch.sequence).contiguous(),
+                   .targets = ids.narrow(1, 1, batch.sequence).contiguous(),
+                   .documents = {},
+                   .counted = rows * batch.sequence};
   if (mask_documents) {
     const at::Tensor documents = rows_of(batch.documents);
     out.documents = documents.narrow(1, 0, batch.sequence).clone();
@@ -47,8 +50,8 @@ BatchTensors batch_tensors(const TokenBatch& batch, std::int64_t first, std::int
   return out;
 }
 
-BatchLoss forward_backward(LanguageModel& model, Optimizer& optimizer, const TokenBatch& batch, std::int64_t micro,
-                           bool mask_documents, at::Device device) {
+BatchLoss forward_backward(LanguageModel& model, Optimizer& optimizer, const TokenBatch& batch,
+                           std::int64_t micro, bool mask_documents, at::Device device) {
   std::vector<BatchTensors> parts;
   std::int64_t counted = 0;
   for (std::int64_t first = 0; first < batch.rows; first += micro) {
@@ -58,7 +61,8 @@ BatchLoss forward_backward(LanguageModel& model, Optimizer& optimizer, const Tok
   ScalarSum total, cross_entropy, balance, z, mtp;
   BatchLoss out;
   for (auto& part : parts) {
-    const double share = static_cast<double>(part.counted) / static_cast<double>(std::max<std::int64_t>(1, counted));
+    const double share =
+        static_cast<double>(part.counted) / static_cast<double>(std::max<std::int64_t>(1, counted));
     const double row_share = static_cast<double>(part.tokens.size(0)) / static_cast<double>(batch.rows);
     const LossOutput loss = model.loss(part.tokens, part.targets, part.documents, share, row_share);
     loss.total.backward();

@@ -17,7 +17,8 @@ struct BatchTensors {
   std::int64_t counted = 0;    // targets that are not -100
 };
 // Rows [first, first + rows) of `batch`. With `mask_documents`, attention and loss stay within a document.
-BatchTensors batch_tensors(const TokenBatch& batch, std::int64_t first, std::int64_t rows, bool mask_documents, at::Device device);
+BatchTensors batch_tensors(const TokenBatch& batch, std::int64_t first, std::int64_t rows,
+                           bool mask_documents, at::Device device);
 
 struct BatchLoss {
   double total = 0;          // the objective
@@ -26,7 +27,7 @@ struct BatchLoss {
   std::vector<RouterLoad> loads;  // of the whole batch
 };
 // Forward and backward over `batch` in micro-batches of `micro` rows; gradients are in the optimizer after.
-BatchLoss forward_backward(LanguageModel& model, Optimizer& optimizer, const TokenBatch& batch, std::int64_t micro,
-                           bool mask_documents, at::Device device);
+BatchLoss forward_backward(LanguageModel& model, Optimizer& optimizer, const TokenBatch& batch,
+                           std::int64_t micro, bool mask_documents, at::Device device);
 
 }  // namespace sinew

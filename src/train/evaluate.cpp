@@ -10,8 +10,8 @@
 
 namespace sinew {
 
-std::optional<Evaluation> evaluate(LanguageModel& model, const Loader& loader, std::int64_t samples, std::int64_t rows,
-                                   bool mask_documents, at::Device device) {
+std::optional<Evaluation> evaluate(LanguageModel& model, const Loader& loader, std::int64_t samples,
+                                   std::int64_t rows, bool mask_documents, at::Device device) {
   const at::NoGradGuard no_grad;
   const auto all = static_cast<std::int64_t>(loader.samples_per_epoch());
   samples = samples == 0 ? all : std::min(all, samples);
@@ -27,7 +27,8 @@ std::optional<Evaluation> evaluate(LanguageModel& model, const Loader& loader, s
     result.tokens += tensors.counted;
   }
   result.loss = nats / static_cast<double>(std::max<std::int64_t>(1, result.tokens));
-  result.bits_per_byte = result.loss * static_cast<double>(loader.tokens()) / (std::numbers::ln2 * static_cast<double>(loader.bytes()));
+  result.bits_per_byte = result.loss * static_cast<double>(loader.tokens()) /
+                         (std::numbers::ln2 * static_cast<double>(loader.bytes()));
   return result;
 }
 

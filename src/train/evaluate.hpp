@@ -16,7 +16,7 @@ struct Evaluation {
 };
 
 // Over the first `samples` sequences, `rows` at a time; 0: the whole split. Empty when a stop signal came.
-std::optional<Evaluation> evaluate(LanguageModel& model, const Loader& loader, std::int64_t samples, std::int64_t rows,
-                                   bool mask_documents, at::Device device);
+std::optional<Evaluation> evaluate(LanguageModel& model, const Loader& loader, std::int64_t samples,
+                                   std::int64_t rows, bool mask_documents, at::Device device);
 
 }  // namespace sinew

@@ -6,7 +6,11 @@ namespace sinew {
 
 Prefetcher::Prefetcher(const Loader& loader, std::uint64_t first_sample, std::int64_t first_step,
                        std::function<std::int64_t(std::int64_t)> rows, std::int64_t depth)
-    : loader_(loader), sample_(first_sample), step_(first_step), rows_(std::move(rows)), depth_(static_cast<std::size_t>(depth)) {
+    : loader_(loader),
+      sample_(first_sample),
+      step_(first_step),
+      rows_(std::move(rows)),
+      depth_(static_cast<std::size_t>(depth)) {
   if (depth_ > 0) thread_ = std::thread([this] { work(); });
 }
 

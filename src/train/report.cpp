@@ -43,13 +43,14 @@ const char* tag_of(const std::string& key) {
 
 std::string progress_line(const StepReport& r) {
   const std::string total = std::to_string(r.steps);
-  std::string line = fmt::format("step {:>{}}/{}  loss {:.4f}  lr {:.2e}  grad {:.2f}  {} tok/s  mfu {:.1f}%  {}", r.step, total.size(), total,
-                                 r.loss.cross_entropy, r.lr, r.gradient_norm, human_count(r.tokens_per_second), 100 * r.mfu,
-                                 human_bytes(static_cast<double>(r.memory_bytes)));
+  std::string line = fmt::format(
+      "step {:>{}}/{}  loss {:.4f}  lr {:.2e}  grad {:.2f}  {} tok/s  mfu {:.1f}%  {}", r.step, total.size(),
+      total, r.loss.cross_entropy, r.lr, r.gradient_norm, human_count(r.tokens_per_second), 100 * r.mfu,
+      human_bytes(static_cast<double>(r.memory_bytes)));
   if (!r.loss.loads.empty()) {
     const LoadStatistics load = load_statistics(r.loss.loads);
-    line += fmt::format("  load max +{:.2f} entropy {:.3f} dead {} dropped {:.1f}%", load.max_violation, load.entropy, load.dead_experts,
-                        100 * load.dropped_share);
+    line += fmt::format("  load max +{:.2f} entropy {:.3f} dead {} dropped {:.1f}%", load.max_violation,
+                        load.entropy, load.dead_experts, 100 * load.dropped_share);
   }
   line += fmt::format("  left {}", human_seconds(r.seconds_left));
   if (!r.skipped.empty()) line += "  SKIPPED: " + r.skipped;
@@ -111,7 +112,8 @@ void Reporter::write(const Record& record) {
     if (key == "step") step = std::get<std::int64_t>(value);
     const char* const tag = tag_of(key);
     if (tag == nullptr) continue;
-    if (const auto* whole = std::get_if<std::int64_t>(&value)) scalars.emplace_back(tag, static_cast<double>(*whole));
+    if (const auto* whole = std::get_if<std::int64_t>(&value))
+      scalars.emplace_back(tag, static_cast<double>(*whole));
     if (const auto* real = std::get_if<double>(&value)) scalars.emplace_back(tag, *real);
   }
   if (!scalars.empty()) events_->scalars(step, scalars);

@@ -14,7 +14,8 @@ void remove_old_run(const fs::path& root) {
   std::vector<fs::path> doomed;
   for (const auto& entry : fs::directory_iterator(root)) {
     const std::string name = entry.path().filename().string();
-    if (name == "config.toml" || name == "metrics.jsonl" || name == "checkpoints" || name == "model" || name.starts_with("events.out.tfevents."))
+    if (name == "config.toml" || name == "metrics.jsonl" || name == "checkpoints" || name == "model" ||
+        name.starts_with("events.out.tfevents."))
       doomed.push_back(entry.path());
   }
   for (const auto& path : doomed) {
@@ -27,11 +28,13 @@ void remove_old_run(const fs::path& root) {
 }  // namespace
 
 bool holds_run(const fs::path& root) {
-  return fs::exists(root / "config.toml") || fs::exists(root / "checkpoints") || fs::exists(root / "metrics.jsonl");
+  return fs::exists(root / "config.toml") || fs::exists(root / "checkpoints") ||
+         fs::exists(root / "metrics.jsonl");
 }
 
 RunDirectory::RunDirectory(fs::path root, Mode mode) : root_(std::move(root)) {
-  require(mode != Mode::fresh || !holds_run(root_), "{}: holds a run already: --resume goes on with it, --overwrite starts it anew", root_.string());
+  require(mode != Mode::fresh || !holds_run(root_),
+          "{}: holds a run already: --resume goes on with it, --overwrite starts it anew", root_.string());
   make_directories(root_);
   const fs::path lock = root_ / ".lock";
   lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);

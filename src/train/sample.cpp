@@ -22,12 +22,13 @@ TokenId choose(const at::Tensor& logits, double temperature, double uniform) {
 
 }  // namespace
 
-std::string sample_text(LanguageModel& model, const Tokenizer& tokenizer, const std::string& prompt, std::int64_t tokens,
-                        double temperature, std::uint64_t seed, at::Device device) {
+std::string sample_text(LanguageModel& model, const Tokenizer& tokenizer, const std::string& prompt,
+                        std::int64_t tokens, double temperature, std::uint64_t seed, at::Device device) {
   const at::NoGradGuard no_grad;
   std::vector<TokenId> ids = tokenizer.encode(prompt, true);
   if (ids.empty()) ids.push_back(tokenizer.bos().value_or(tokenizer.eos().value_or(0)));
-  const auto limit = static_cast<std::size_t>(std::min<std::int64_t>(model.config().max_position_embeddings, static_cast<std::int64_t>(ids.size()) + tokens));
+  const auto limit = static_cast<std::size_t>(std::min<std::int64_t>(
+      model.config().max_position_embeddings, static_cast<std::int64_t>(ids.size()) + tokens));
   const auto cache = model.make_cache(1, static_cast<std::int64_t>(limit));
   const Random random(seed, "sample");
   std::size_t fed = 0;
@@ -36,7 +37,8 @@ std::string sample_text(LanguageModel& model, const Tokenizer& tokenizer, const 
     fed = ids.size();
     const at::Tensor input = at::tensor(fresh, at::kLong).unsqueeze(0).to(device);  // [1, T]
     const at::Tensor logits = model.logits(input, {}, cache.get())[0][-1].to(at::kCPU, at::kFloat);
-    const TokenId next = choose(logits.narrow(0, 0, std::min(logits.numel(), tokenizer.vocab_size())), temperature, random.uniform(fed));
+    const TokenId next = choose(logits.narrow(0, 0, std::min(logits.numel(), tokenizer.vocab_size())),
+                                temperature, random.uniform(fed));
     if (tokenizer.eos() == next) break;
     ids.push_back(next);
   }

@@ -42,7 +42,8 @@ void read_tokenizer(TrainingSetup& setup) {
     require(read_data_set(path).tokenizer_checksum == first.tokenizer_checksum,
             "{} and {} were made with different tokenizers; make both with one", paths[0], path);
   }
-  const fs::path file = fs::path(paths[0]) / first.tokenizer, beside = fs::path(paths[0]) / "tokenizer_config.json";
+  const fs::path file = fs::path(paths[0]) / first.tokenizer,
+                 beside = fs::path(paths[0]) / "tokenizer_config.json";
   setup.tokenizer = load_tokenizer(file);
   setup.tokenizer_files[first.tokenizer] = read_file(file);
   if (fs::exists(beside)) setup.tokenizer_files["tokenizer_config.json"] = read_file(beside);
@@ -50,17 +51,22 @@ void read_tokenizer(TrainingSetup& setup) {
 
 void open_data(TrainingSetup& setup) {
   const auto& c = setup.config;
-  LoaderOptions train{.sources = {}, .split = Split::train, .sequence = c.data.sequence, .seed = static_cast<std::uint64_t>(c.train.seed)};
+  LoaderOptions train{.sources = {},
+                      .split = Split::train,
+                      .sequence = c.data.sequence,
+                      .seed = static_cast<std::uint64_t>(c.train.seed)};
   LoaderOptions validation = train;
   validation.split = Split::validation;
   for (std::size_t i = 0; i < c.data.path.size(); ++i) {
     const DataSource source{.path = c.data.path[i], .weight = c.data.weights.empty() ? 1 : c.data.weights[i]};
     train.sources.push_back(source);
-    if (read_data_set(source.path).validation.tokens > static_cast<std::uint64_t>(c.data.sequence)) validation.sources.push_back(source);
+    if (read_data_set(source.path).validation.tokens > static_cast<std::uint64_t>(c.data.sequence))
+      validation.sources.push_back(source);
   }
   setup.train = std::make_unique<Loader>(train);
   if (validation.sources.empty()) {
-    log::warn("{}: under {} tokens of held-out text, so there will be no validation loss", c.data.path[0], c.data.sequence + 1);
+    log::warn("{}: under {} tokens of held-out text, so there will be no validation loss", c.data.path[0],
+              c.data.sequence + 1);
   } else {
     setup.validation = std::make_unique<Loader>(validation);
   }
@@ -89,10 +95,11 @@ TrainingSetup prepare_training(const RunConfig& config) {
   const std::string& name = config.model.config.empty() ? config.model.init : config.model.config;
   setup.model = load_model_config(name);
   if (!config.model.init.empty() && !config.model.config.empty())
-    require(load_model_config(config.model.init) == setup.model, "model.init {} is not a model of model.config {}", config.model.init, name);
+    require(load_model_config(config.model.init) == setup.model,
+            "model.init {} is not a model of model.config {}", config.model.init, name);
   require(config.data.sequence <= setup.model.max_position_embeddings,
-          "data.sequence is {}, but max_position_embeddings of {} is {}: use shorter sequences", config.data.sequence, name,
-          setup.model.max_position_embeddings);
+          "data.sequence is {}, but max_position_embeddings of {} is {}: use shorter sequences",
+          config.data.sequence, name, setup.model.max_position_embeddings);
   setup.device = parse_device(config.train.device);
   setup.dtype = config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
   setup.balance = balance_options(config.balance, setup.model);
@@ -101,7 +108,8 @@ TrainingSetup prepare_training(const RunConfig& config) {
   const std::int64_t needed = std::max(setup.train->vocab_size(), setup.tokenizer->vocab_size());
   check_vocabulary(needed, setup.model.vocab_size, name);
   if (needed < setup.model.vocab_size)
-    log::info("{} has room for {} tokens, the tokenizer has {}: the rest stays unused", name, setup.model.vocab_size, needed);
+    log::info("{} has room for {} tokens, the tokenizer has {}: the rest stays unused", name,
+              setup.model.vocab_size, needed);
   return setup;
 }
 

@@ -28,26 +28,35 @@ namespace sinew {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 std::unique_ptr<LanguageModel> build_model(const TrainingSetup& s) {
   std::unique_ptr<LanguageModel> model;
   if (s.config.model.init.empty()) {
-    model = std::make_unique<LanguageModel>(s.model, s.dtype, s.device, static_cast<std::uint64_t>(s.config.train.seed));
+    model = std::make_unique<LanguageModel>(s.model, s.dtype, s.device,
+                                            static_cast<std::uint64_t>(s.config.train.seed));
   } else {
     model = load_model(s.config.model.init, s.dtype, s.device);
   }
   if (s.model.moe.n_routed_experts > 0 || s.model.num_nextn_predict_layers > 0) model->set_balance(s.balance);
   const std::string& recompute = s.config.train.recompute;
-  model->set_recompute(recompute == "full" ? Recompute::full : recompute == "selective" ? Recompute::selective : Recompute::none);
+  model->set_recompute(recompute == "full"        ? Recompute::full
+                       : recompute == "selective" ? Recompute::selective
+                                                  : Recompute::none);
   return model;
 }
 
 class Trainer {
  public:
   Trainer(TrainingSetup& setup, const RunDirectory& directory)
-      : setup_(setup), c_(setup.config), directory_(directory), model_(build_model(setup)),
-        optimizer_(model_->parameters(), c_.optimizer), guard_(c_.train.spike_factor) {}
+      : setup_(setup),
+        c_(setup.config),
+        directory_(directory),
+        model_(build_model(setup)),
+        optimizer_(model_->parameters(), c_.optimizer),
+        guard_(c_.train.spike_factor) {}
 
   TrainingResult run(bool resume) {
     if (resume) resume_from_checkpoint();
@@ -76,9 +85,12 @@ class Trainer {
     }
     const TrainingState& state = reader->state();
     const std::string where = reader->path().string();
-    require(parse_model_config(reader->text("config.json"), where) == setup_.model, "{}: was written for another model than {}", where, c_.model.config);
-    require(state.optimizer == c_.optimizer.kind, "{}: was written by optimizer.kind {}, not {}", where, state.optimizer, c_.optimizer.kind);
-    require(state.tokenizer_checksum == setup_.train->tokenizer_checksum(), "{}: was trained on data of another tokenizer", where);
+    require(parse_model_config(reader->text("config.json"), where) == setup_.model,
+            "{}: was written for another model than {}", where, c_.model.config);
+    require(state.optimizer == c_.optimizer.kind, "{}: was written by optimizer.kind {}, not {}", where,
+            state.optimizer, c_.optimizer.kind);
+    require(state.tokenizer_checksum == setup_.train->tokenizer_checksum(),
+            "{}: was trained on data of another tokenizer", where);
     load_checkpoint(*reader, optimizer_);
     step_ = saved_ = state.step;
     checkpoint_ = reader->path();
@@ -93,18 +105,24 @@ class Trainer {
     const ParameterCounts counts = count_parameters(setup_.model);
     peak_ = setup_.dtype == at::kBFloat16 ? gemm_peak(setup_.device).bf16 : gemm_peak(setup_.device).fp32;
     flops_per_token_ = train_flops_per_token(setup_.model, c_.data.sequence);
-    log::info("{}: {} parameters, {} active a token; {} on {} ({} threads, matrix products at {}FLOP/s)", c_.model.config.empty() ? c_.model.init : c_.model.config,
-              human_count(static_cast<double>(counts.total)), human_count(static_cast<double>(counts.active)), c_.train.dtype, setup_.device.str(),
-              at::get_num_threads(), human_count(peak_));
-    const double planned = static_cast<double>(c_.train.steps) * static_cast<double>(c_.train.batch * c_.data.sequence);
-    log::info("{} tokens of text ({} held out); {} steps of up to {} x {} tokens: {:.2f} epochs", human_count(static_cast<double>(setup_.train->tokens())),
-              setup_.validation ? human_count(static_cast<double>(setup_.validation->tokens())) : "none", c_.train.steps, c_.train.batch, c_.data.sequence,
+    log::info("{}: {} parameters, {} active a token; {} on {} ({} threads, matrix products at {}FLOP/s)",
+              c_.model.config.empty() ? c_.model.init : c_.model.config,
+              human_count(static_cast<double>(counts.total)), human_count(static_cast<double>(counts.active)),
+              c_.train.dtype, setup_.device.str(), at::get_num_threads(), human_count(peak_));
+    const double planned =
+        static_cast<double>(c_.train.steps) * static_cast<double>(c_.train.batch * c_.data.sequence);
+    log::info("{} tokens of text ({} held out); {} steps of up to {} x {} tokens: {:.2f} epochs",
+              human_count(static_cast<double>(setup_.train->tokens())),
+              setup_.validation ? human_count(static_cast<double>(setup_.validation->tokens())) : "none",
+              c_.train.steps, c_.train.batch, c_.data.sequence,
               planned / static_cast<double>(setup_.train->tokens()));
   }
 
   void start_reading() {
     prefetcher_.reset();
-    prefetcher_ = std::make_unique<Prefetcher>(*setup_.train, samples_, step_, [this](std::int64_t step) { return batch_size(c_, step); }, c_.data.prefetch);
+    prefetcher_ = std::make_unique<Prefetcher>(
+        *setup_.train, samples_, step_, [this](std::int64_t step) { return batch_size(c_, step); },
+        c_.data.prefetch);
   }
 
   // One step, and whatever is due after it.
@@ -124,7 +142,9 @@ class Trainer {
     if (eval_due && setup_.validation && (stop_requested() == 0 || last)) evaluate_now(record);
     if (sample_due && stop_requested() == 0) sample_now();
     if (record.fields.size() > 1) reporter_->write(record);
-    if (guard_.skipped_in_a_row() == 0 && (last || (c_.checkpoint.every > 0 && step_ % c_.checkpoint.every == 0))) save();
+    if (guard_.skipped_in_a_row() == 0 &&
+        (last || (c_.checkpoint.every > 0 && step_ % c_.checkpoint.every == 0)))
+      save();
   }
 
   StepReport update(const TokenBatch& batch) {
@@ -140,7 +160,8 @@ class Trainer {
     if (report.skipped.empty()) {
       const double clip = c_.optimizer.clip;
       optimizer_.step(report.lr, clip > 0 && report.gradient_norm > clip ? clip / report.gradient_norm : 1);
-      if (const double gamma = bias_speed(c_, step_); gamma > 0) update_correction_biases(*model_, report.loss.loads, gamma);
+      if (const double gamma = bias_speed(c_, step_); gamma > 0)
+        update_correction_biases(*model_, report.loss.loads, gamma);
     }
     optimizer_.zero_gradients();
     step_ = number;
@@ -182,28 +203,42 @@ class Trainer {
   void evaluate_now(Record& record) {
     const auto start = Clock::now();
     const std::int64_t rows = c_.train.micro_batch == 0 ? c_.train.batch : c_.train.micro_batch;
-    evaluation_ = evaluate(*model_, *setup_.validation, c_.eval.batches * c_.train.batch, rows, c_.data.mask_documents, setup_.device);
+    evaluation_ = evaluate(*model_, *setup_.validation, c_.eval.batches * c_.train.batch, rows,
+                           c_.data.mask_documents, setup_.device);
     if (!evaluation_) return;
     add_evaluation(record, *evaluation_);
-    say(fmt::format("step {}: validation loss {:.4f}, {:.4f} bits per byte ({} tokens in {})", step_, evaluation_->loss,
-                    evaluation_->bits_per_byte, human_count(static_cast<double>(evaluation_->tokens)), human_seconds(seconds_since(start))));
+    say(fmt::format("step {}: validation loss {:.4f}, {:.4f} bits per byte ({} tokens in {})", step_,
+                    evaluation_->loss, evaluation_->bits_per_byte,
+                    human_count(static_cast<double>(evaluation_->tokens)),
+                    human_seconds(seconds_since(start))));
   }
 
   void sample_now() {
-    sample_ = sample_text(*model_, *setup_.tokenizer, c_.eval.sample_prompt, c_.eval.sample_tokens, c_.eval.sample_temperature,
-                          static_cast<std::uint64_t>(c_.train.seed + step_), setup_.device);
+    sample_ = sample_text(*model_, *setup_.tokenizer, c_.eval.sample_prompt, c_.eval.sample_tokens,
+                          c_.eval.sample_temperature, static_cast<std::uint64_t>(c_.train.seed + step_),
+                          setup_.device);
     say(fmt::format("step {}: sample: {}", step_, sample_));
     reporter_->sample(step_, sample_);
   }
 
-  static void say(const std::string& text) { fmt::print(stderr, "{}{}\n", ::isatty(2) == 1 ? "\r\033[K" : "", text); }
+  static void say(const std::string& text) {
+    fmt::print(stderr, "{}{}\n", ::isatty(2) == 1 ? "\r\033[K" : "", text);
+  }
 
   void save() {
     if (saved_ == step_) return;
     const auto guard = guard_.state();
-    TrainingState state{.step = step_, .samples = samples_, .tokens = tokens_, .updates = optimizer_.updates(),
-                        .seed = static_cast<std::uint64_t>(c_.train.seed), .optimizer = c_.optimizer.kind, .dtype = c_.train.dtype, .layout = "1",
-                        .recent_losses = guard.recent, .skipped = guard.skipped, .rollbacks = rollbacks_,
+    TrainingState state{.step = step_,
+                        .samples = samples_,
+                        .tokens = tokens_,
+                        .updates = optimizer_.updates(),
+                        .seed = static_cast<std::uint64_t>(c_.train.seed),
+                        .optimizer = c_.optimizer.kind,
+                        .dtype = c_.train.dtype,
+                        .layout = "1",
+                        .recent_losses = guard.recent,
+                        .skipped = guard.skipped,
+                        .rollbacks = rollbacks_,
                         .tokenizer_checksum = setup_.train->tokenizer_checksum()};
     auto files = setup_.tokenizer_files;
     files["config.json"] = write_model_config(setup_.model);
@@ -211,7 +246,8 @@ class Trainer {
     const auto start = Clock::now();
     checkpoint_ = save_checkpoint(directory_.checkpoints(), state, optimizer_, files, c_.checkpoint);
     saved_ = step_;
-    say(fmt::format("step {}: saved {} ({})", step_, checkpoint_.string(), human_seconds(seconds_since(start))));
+    say(fmt::format("step {}: saved {} ({})", step_, checkpoint_.string(),
+                    human_seconds(seconds_since(start))));
   }
 
   // After repeated skips: the weights of the last good checkpoint, with the text that follows, not the same
@@ -219,16 +255,22 @@ class Trainer {
   void roll_back() {
     const std::int64_t from = step_;
     if (++rollbacks_ > c_.train.max_rollbacks)
-      throw Error(fmt::format("step {}: {} steps skipped in a row after {} rollbacks: giving up; try a lower optimizer.lr or another seed", from,
-                              guard_.skipped_in_a_row(), c_.train.max_rollbacks));
-    const auto reader = open_newest_checkpoint(directory_.checkpoints(), [](const std::string& why) { log::warn("damaged checkpoint: {}", why); });
+      throw Error(
+          fmt::format("step {}: {} steps skipped in a row after {} rollbacks: giving up; try a lower "
+                      "optimizer.lr or another seed",
+                      from, guard_.skipped_in_a_row(), c_.train.max_rollbacks));
+    const auto reader = open_newest_checkpoint(
+        directory_.checkpoints(), [](const std::string& why) { log::warn("damaged checkpoint: {}", why); });
     if (!reader)
-      throw Error(fmt::format("step {}: {} steps skipped in a row and no checkpoint to go back to: set checkpoint.every, or try a lower optimizer.lr", from,
-                              guard_.skipped_in_a_row()));
+      throw Error(
+          fmt::format("step {}: {} steps skipped in a row and no checkpoint to go back to: set "
+                      "checkpoint.every, or try a lower optimizer.lr",
+                      from, guard_.skipped_in_a_row()));
     load_checkpoint(*reader, optimizer_);
     step_ = saved_ = reader->state().step;
     guard_.restore({.recent = reader->state().recent_losses, .skipped = 0});
-    log::warn("step {}: {} steps skipped in a row: back to {}, going on with the text that follows", from, c_.train.max_skips, reader->path().string());
+    log::warn("step {}: {} steps skipped in a row: back to {}, going on with the text that follows", from,
+              c_.train.max_skips, reader->path().string());
     reporter_ = std::make_unique<Reporter>(directory_, step_, c_.log.tensorboard);
     Record record;
     record.add("step", step_);
@@ -240,7 +282,12 @@ class Trainer {
 
   TrainingResult stop() {
     save();
-    return {.step = step_, .signal = stop_requested(), .checkpoint = checkpoint_, .model = {}, .evaluation = {}, .sample = {}};
+    return {.step = step_,
+            .signal = stop_requested(),
+            .checkpoint = checkpoint_,
+            .model = {},
+            .evaluation = {},
+            .sample = {}};
   }
 
   TrainingResult finish() {
@@ -249,8 +296,14 @@ class Trainer {
     sample_now();
     save();
     prefetcher_.reset();
-    export_checkpoint(CheckpointReader(checkpoint_), directory_.model(), setup_.dtype == at::kBFloat16 ? DType::BF16 : DType::F32);
-    return {.step = step_, .signal = 0, .checkpoint = checkpoint_, .model = directory_.model(), .evaluation = evaluation_, .sample = sample_};
+    export_checkpoint(CheckpointReader(checkpoint_), directory_.model(),
+                      setup_.dtype == at::kBFloat16 ? DType::BF16 : DType::F32);
+    return {.step = step_,
+            .signal = 0,
+            .checkpoint = checkpoint_,
+            .model = directory_.model(),
+            .evaluation = evaluation_,
+            .sample = sample_};
   }
 
   TrainingSetup& setup_;

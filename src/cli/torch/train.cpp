@@ -29,13 +29,15 @@ RunConfig resolve(const Options& o) {
   if (o.resume && !o.out.empty() && fs::exists(saved)) files.push_back(saved.string());
   files.insert(files.end(), o.configs.begin(), o.configs.end());
   if (!o.device.empty()) sets.push_back("train.device=" + o.device);
-  require(!files.empty() || !sets.empty(), "nothing to train: name a run file with --config, e.g. configs/runs/demo.toml");
+  require(!files.empty() || !sets.empty(),
+          "nothing to train: name a run file with --config, e.g. configs/runs/demo.toml");
   RunConfig config = load_run_config(files, sets);
   if (files.size() > 1 || (o.resume && !sets.empty())) {
     RunConfig before;
     if (o.resume && fs::exists(saved)) {
       apply_toml_file(before, saved);
-      for (const auto& change : config_differences(before, config)) log::info("changed since the run began: {}", change);
+      for (const auto& change : config_differences(before, config))
+        log::info("changed since the run began: {}", change);
     }
   }
   return config;
@@ -51,14 +53,16 @@ void make_paths_absolute(RunConfig& config) {
 void summarise(const Options& o, const TrainingResult& result, const RunConfig& config) {
   fmt::print("\n");
   if (result.evaluation)
-    fmt::print("validation loss  {:.4f} nats a token, {:.4f} bits per byte\n", result.evaluation->loss, result.evaluation->bits_per_byte);
+    fmt::print("validation loss  {:.4f} nats a token, {:.4f} bits per byte\n", result.evaluation->loss,
+               result.evaluation->bits_per_byte);
   fmt::print("sample           {}\n", result.sample);
   fmt::print("model            {}\n", result.model.string());
   fmt::print("checkpoint       {}\n\n", result.checkpoint.string());
   fmt::print("Try next:\n");
   fmt::print("  sinew generate {} --prompt \"{}\"\n", result.model.string(), config.eval.sample_prompt);
   fmt::print("  sinew inspect {}\n", result.model.string());
-  fmt::print("  sinew train --out {} --resume --set train.steps={}   # go on training\n", o.out, 2 * config.train.steps);
+  fmt::print("  sinew train --out {} --resume --set train.steps={}   # go on training\n", o.out,
+             2 * config.train.steps);
 }
 
 void run(const Options& o) {
@@ -73,18 +77,22 @@ void run(const Options& o) {
   }
   require(!o.out.empty(), "say where the run goes: --out RUN");
   require(!o.resume || !o.overwrite, "--resume goes on with a run, --overwrite removes it: choose one");
-  require(o.resume || o.overwrite || !holds_run(o.out), "{}: holds a run already: --resume goes on with it, --overwrite starts it anew", o.out);
+  require(o.resume || o.overwrite || !holds_run(o.out),
+          "{}: holds a run already: --resume goes on with it, --overwrite starts it anew", o.out);
   make_paths_absolute(config);
   at::set_num_threads(default_threads());
   TrainingSetup setup = prepare_training(config);
-  const auto mode = o.resume ? RunDirectory::Mode::resume : o.overwrite ? RunDirectory::Mode::overwrite : RunDirectory::Mode::fresh;
+  const auto mode = o.resume      ? RunDirectory::Mode::resume
+                    : o.overwrite ? RunDirectory::Mode::overwrite
+                                  : RunDirectory::Mode::fresh;
   const RunDirectory directory(o.out, mode);
   catch_stop_signals();
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is an error of the write, as a full disk is
   const TrainingResult result = train(setup, directory, o.resume);
   if (result.signal != 0) {
-    log::warn("stopped by {} after step {} of {}; saved {}; go on with: sinew train --out {} --resume", result.signal == SIGINT ? "SIGINT" : "SIGTERM",
-              result.step, config.train.steps, result.checkpoint.string(), o.out);
+    log::warn("stopped by {} after step {} of {}; saved {}; go on with: sinew train --out {} --resume",
+              result.signal == SIGINT ? "SIGINT" : "SIGTERM", result.step, config.train.steps,
+              result.checkpoint.string(), o.out);
     throw CLI::RuntimeError(128 + result.signal);
   }
   summarise(o, result, config);
@@ -96,8 +104,10 @@ void add_train(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("train", "Train a model on data sets made by `sinew data`");
   command->footer(
-      "RUN holds config.toml, metrics.jsonl, TensorBoard events, checkpoints/ and, at the end, model/ (a Hugging\n"
-      "Face directory). SIGINT and SIGTERM finish the step, save and leave with 128 plus the signal's number; a\n"
+      "RUN holds config.toml, metrics.jsonl, TensorBoard events, checkpoints/ and, at the end, model/ (a "
+      "Hugging\n"
+      "Face directory). SIGINT and SIGTERM finish the step, save and leave with 128 plus the signal's "
+      "number; a\n"
       "second SIGINT leaves at once.\n\n"
       "Examples:\n"
       "  sinew train --config configs/runs/demo.toml --set data.path=out/data --out out/run\n"
@@ -106,12 +116,17 @@ void add_train(CLI::App& app) {
       "  sinew train --help-config\n"
       "  sinew train --config configs/runs/demo.toml --set data.path=out/data --print-config");
   command->add_option("--config", options->configs, "Settings in TOML; later files win")->type_name("FILE");
-  command->add_option("--set", options->sets, "One setting: section.key=value; wins over files")->type_name("SETTING")->expected(1)->take_all();
+  command->add_option("--set", options->sets, "One setting: section.key=value; wins over files")
+      ->type_name("SETTING")
+      ->expected(1)
+      ->take_all();
   command->add_option("--out", options->out, "Folder of the run")->type_name("RUN");
   command->add_flag("--resume", options->resume, "Go on from the newest sound checkpoint of RUN");
   command->add_flag("--overwrite", options->overwrite, "Remove the run in RUN and start it anew");
-  command->add_option("--device", options->device, "auto, cpu, cuda or cuda:N (default auto: a GPU where there is one)");
-  command->add_flag("--print-config", options->print_config, "Print every setting, its value and where it came from");
+  command->add_option("--device", options->device,
+                      "auto, cpu, cuda or cuda:N (default auto: a GPU where there is one)");
+  command->add_flag("--print-config", options->print_config,
+                    "Print every setting, its value and where it came from");
   command->add_flag("--help-config", options->help_config, "Print every setting and what it means");
   command->callback([options] { run(*options); });
 }
