@@ -11,5 +11,6 @@
 namespace sinew {
 
 bool fault(std::string_view kind, std::int64_t step);
+void set_faults(std::string_view list);  // in place of those of the environment
 
 }  // namespace sinew

@@ -1,18 +1,14 @@
 #include "train/setup.hpp"
 
-#include <ATen/Context.h>
-#include <ATen/detail/CUDAHooksInterface.h>
-
 #include "base/error.hpp"
 #include "base/files.hpp"
 #include "base/log.hpp"
 #include "model/balance.hpp"
+#include "ops/device.hpp"
 #include "text/dataset.hpp"
 
 namespace sinew {
 namespace {
-
-int gpu_count() { return at::hasCUDA() ? at::detail::getCUDAHooks().getNumGPUs() : 0; }
 
 BalanceOptions balance_options(const RunConfig::Balance& b, const ModelConfig& model) {
   BalanceOptions o;
@@ -74,20 +70,6 @@ void open_data(TrainingSetup& setup) {
 
 }  // namespace
 
-at::Device parse_device(const std::string& name) {
-  const int gpus = gpu_count();
-  if (name == "auto") return gpus > 0 ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
-  if (name == "cpu") return at::kCPU;
-  int index = 0;
-  require(name == "cuda" || (name.starts_with("cuda:") && name.size() > 5 && name.size() < 9 &&
-                             name.find_first_not_of("0123456789", 5) == std::string::npos),
-          "device \"{}\": write auto, cpu, cuda or cuda:N", name);
-  if (name.size() > 5) index = std::stoi(name.substr(5));
-  require(gpus > 0, "device {}: libtorch sees no GPU here", name);
-  require(index < gpus, "device {}: there are {} GPUs here, counted from 0", name, gpus);
-  return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
-}
-
 TrainingSetup prepare_training(const RunConfig& config) {
   check_run_config(config);
   TrainingSetup setup;
@@ -100,7 +82,7 @@ TrainingSetup prepare_training(const RunConfig& config) {
   require(config.data.sequence <= setup.model.max_position_embeddings,
           "data.sequence is {}, but max_position_embeddings of {} is {}: use shorter sequences",
           config.data.sequence, name, setup.model.max_position_embeddings);
-  setup.device = parse_device(config.train.device);
+  setup.device = find_device(config.train.device);
   setup.dtype = config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
   setup.balance = balance_options(config.balance, setup.model);
   read_tokenizer(setup);

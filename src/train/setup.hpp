@@ -32,7 +32,4 @@ struct TrainingSetup {
 // does not fit the model.
 TrainingSetup prepare_training(const RunConfig& config);
 
-// "auto": the first GPU where libtorch sees one, else the CPU.
-at::Device parse_device(const std::string& name);
-
 }  // namespace sinew

@@ -12,6 +12,7 @@
 #include "base/log.hpp"
 #include "base/signals.hpp"
 #include "base/text.hpp"
+#include "model/generate.hpp"
 #include "ops/gemm_peak.hpp"
 #include "storage/export_checkpoint.hpp"
 #include "train/batch.hpp"
@@ -20,7 +21,6 @@
 #include "train/optimizer.hpp"
 #include "train/prefetch.hpp"
 #include "train/report.hpp"
-#include "train/sample.hpp"
 #include "train/schedule.hpp"
 #include "train/state_io.hpp"
 
@@ -214,9 +214,23 @@ class Trainer {
   }
 
   void sample_now() {
-    sample_ = sample_text(*model_, *setup_.tokenizer, c_.eval.sample_prompt, c_.eval.sample_tokens,
-                          c_.eval.sample_temperature, static_cast<std::uint64_t>(c_.train.seed + step_),
-                          setup_.device);
+    std::vector<TokenId> ids = prompt_tokens(*setup_.tokenizer, c_.eval.sample_prompt, setup_.model);
+    GenerateOptions options;
+    options.sampling.temperature = c_.eval.sample_temperature;
+    options.sampling.seed = static_cast<std::uint64_t>(c_.train.seed + step_);
+    options.max_tokens = c_.eval.sample_tokens;
+    std::vector<std::int64_t> ends = setup_.model.eos_token_ids;
+    if (const auto eos = setup_.tokenizer->eos()) ends.push_back(*eos);
+    // Rows of the embedding that no token uses may be chosen by an untrained model; they end the text.
+    for (std::int64_t id = setup_.tokenizer->vocab_size(); id < setup_.model.vocab_size; ++id)
+      ends.push_back(id);
+    const auto written =
+        generate(*model_, ids, options, ends, setup_.device, [](TokenId) { return stop_requested() == 0; });
+    ids.insert(ids.end(), written.tokens.begin(), written.tokens.end());
+    TextStream stream(*setup_.tokenizer);
+    sample_.clear();
+    for (const TokenId id : ids) sample_ += stream.push(id);
+    sample_ += stream.finish();
     say(fmt::format("step {}: sample: {}", step_, sample_));
     reporter_->sample(step_, sample_);
   }
