@@ -137,7 +137,7 @@ void info(const UseOptions& o) {
   if (special.size() > 20) fmt::print("  {} more (--json lists all)\n", special.size() - 20);
 }
 
-void add_train(CLI::App& parent) {
+void add_learn(CLI::App& parent) {
   auto o = std::make_shared<TrainOptions>();
   CLI::App* command = parent.add_subcommand("train", "Learn a byte-level BPE from text");
   command->footer(
@@ -199,7 +199,7 @@ void add_tokenizer(CLI::App& app) {
       "  sinew tokenizer encode model.gguf --file book.txt --json > ids.json\n"
       "  sinew tokenizer decode tokenizer.json --file ids.json > book.txt\n"
       "  sinew tokenizer info DeepSeek-V3/");
-  add_train(*command);
+  add_learn(*command);
   add_use(*command, "encode", "Text to token ids", "Text", encode)
       ->footer(
           "Examples:\n  sinew tokenizer encode tokenizer.json 'Hello world'\n"
