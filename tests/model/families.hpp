@@ -4,9 +4,11 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <string>
 
+#include "base/error.hpp"
 #include "base/random.hpp"
 #include "model/language_model.hpp"
 #include "model/tiny_models.hpp"
@@ -84,6 +86,17 @@ inline std::map<std::string, at::Tensor> gradients(const LanguageModel& model) {
     parameter.tensor.mutable_grad() = at::Tensor();
   }
   return out;
+}
+
+// What the UserError of `action` says; it must be one line.
+inline std::string complaint(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const UserError& error) {
+    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos);
+    return error.what();
+  }
+  return "no UserError";
 }
 
 inline auto all_families() {

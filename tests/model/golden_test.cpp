@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/balance.hpp"
+#include "model/families.hpp"
 #include "model/kv_cache.hpp"
 #include "model/language_model.hpp"
 #include "ops/tensor.hpp"
@@ -24,12 +25,6 @@ Tensor tensor_of(const Json& rows) {
   return at::tensor(flat, at::kLong).view({static_cast<std::int64_t>(values.size()), -1});
 }
 
-Tensor shifted(const Tensor& tokens) {
-  auto targets = at::full_like(tokens, -100);
-  targets.narrow(1, 0, tokens.size(1) - 1).copy_(tokens.narrow(1, 1, tokens.size(1) - 1));
-  return targets;
-}
-
 class Golden : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
@@ -37,7 +32,7 @@ class Golden : public ::testing::TestWithParam<const char*> {
     directory_ = test::data_dir() / "golden" / GetParam();
     io_ = Json::parse(test::slurp(directory_ / "io.json"));
     tokens_ = tensor_of(io_["input_ids"]);
-    targets_ = shifted(tokens_);
+    targets_ = test::next_tokens(tokens_);
     model_ = load_model(directory_, at::kFloat, at::kCPU);
     BalanceOptions none;
     none.mtp_weight = 0;

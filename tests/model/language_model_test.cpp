@@ -8,20 +8,20 @@
 #include "model/families.hpp"
 #include "model/kv_cache.hpp"
 #include "model/reference_model.hpp"
+#include "ops/gradient_check.hpp"
 #include "ops/tensor.hpp"
 
 namespace sinew {
 namespace {
 
 using at::Tensor;
+using test::max_difference;
 using test::random_model;
 using test::random_tokens;
 
 std::vector<std::int64_t> ids_of(const Tensor& row) {
   return {row.data_ptr<std::int64_t>(), row.data_ptr<std::int64_t>() + row.numel()};
 }
-
-double max_difference(const Tensor& a, const Tensor& b) { return (a - b).abs().max().item<double>(); }
 
 // Every balancing term on, so that what holds for the loss holds for each of them.
 BalanceOptions everything(const ModelConfig& config) {

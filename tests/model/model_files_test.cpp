@@ -17,18 +17,8 @@ using test::TempDir;
 using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
-std::string complaint(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const UserError& error) {
-    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos);
-    return error.what();
-  }
-  return "no UserError";
-}
-
 std::string load_complaint(const fs::path& directory) {
-  return complaint([&] { load_model(directory, at::kFloat, at::kCPU); });
+  return test::complaint([&] { load_model(directory, at::kFloat, at::kCPU); });
 }
 
 void expect_equal(const LanguageModel& a, const LanguageModel& b) {
