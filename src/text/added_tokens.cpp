@@ -96,20 +96,23 @@ std::size_t TextFinder::candidate(std::string_view text, std::size_t from) const
   return from;
 }
 
+bool TextFinder::step(std::size_t& node, char c) const {
+  const auto byte = static_cast<unsigned char>(c);
+  const auto& next = nodes_[node].next;
+  const auto it = std::lower_bound(next.begin(), next.end(), byte,
+                                   [](const auto& edge, unsigned char b) { return edge.first < b; });
+  if (it == next.end() || it->first != byte) return false;
+  node = it->second;
+  return true;
+}
+
 std::size_t TextFinder::longest(std::string_view text, std::size_t at, std::int32_t& value) const {
-  std::size_t node = 0, best = 0;
-  for (std::size_t i = at; i < text.size(); ++i) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    const auto& next = nodes_[node].next;
-    const auto it = std::lower_bound(next.begin(), next.end(), byte,
-                                     [](const auto& edge, unsigned char b) { return edge.first < b; });
-    if (it == next.end() || it->first != byte) break;
-    node = it->second;
-    if (nodes_[node].value >= 0) {
-      best = i + 1 - at;
-      value = nodes_[node].value;
-    }
-  }
+  if (at >= text.size() || !first_[static_cast<unsigned char>(text[at])]) return 0;
+  std::size_t best = 0;
+  each(text, at, [&](std::size_t length, std::int32_t found) {
+    best = length;
+    value = found;
+  });
   return best;
 }
 

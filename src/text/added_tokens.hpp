@@ -31,6 +31,13 @@ class TextFinder {
   bool empty() const { return nodes_.size() == 1; }
   // Length of the longest text at `at` and its value; 0 when there is none.
   std::size_t longest(std::string_view text, std::size_t at, std::int32_t& value) const;
+  // Calls visit(length, value) for each text at `at`, shorter ones first.
+  template <class Visit>
+  void each(std::string_view text, std::size_t at, Visit&& visit) const {
+    std::size_t node = 0;
+    for (std::size_t i = at; i < text.size() && step(node, text[i]); ++i)
+      if (nodes_[node].value >= 0) visit(i + 1 - at, nodes_[node].value);
+  }
   // The first place at or after `from` where a text may begin.
   std::size_t candidate(std::string_view text, std::size_t from) const;
 
@@ -40,6 +47,7 @@ class TextFinder {
     std::vector<std::pair<unsigned char, std::uint32_t>> next;  // sorted by byte
   };
   std::vector<Node> nodes_;
+  bool step(std::size_t& node, char c) const;  // false when no text goes on so
   std::array<bool, 256> first_{};
 };
 

@@ -96,6 +96,8 @@ void parse_into(const JsonPlace& place, Decoder& out) {
 
 }  // namespace
 
+void Decoder::add(Step step) { (fused_ ? whole_ : each_).push_back(std::move(step)); }
+
 std::string Decoder::token(std::string_view text, bool plain, bool first) const {
   return run_all(each_, std::string(text), plain, first);
 }

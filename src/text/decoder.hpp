@@ -32,7 +32,7 @@ class Decoder {
   using Step = std::variant<DecodeByteLevel, DecodeByteFallback, DecodeReplace, DecodeStrip, DecodeMetaspace>;
 
   // Steps up to the first fuse() work on each token alone, those after it on all of the text.
-  void add(Step step) { (fused_ ? whole_ : each_).push_back(std::move(step)); }
+  void add(Step step);
   void fuse() { fused_ = true; }
   void set_separator(std::string separator) { separator_ = std::move(separator); }
 

@@ -94,6 +94,8 @@ std::string replace_all(std::string_view text, const Pattern& pattern, const std
   return out;
 }
 
+void Normalizer::add(Step step) { steps_.push_back(std::move(step)); }
+
 std::string Normalizer::operator()(std::string_view text) const {
   std::string out(text);
   for (const Step& step : steps_) out = run_step(step, out);

@@ -34,7 +34,7 @@ class Normalizer {
   using Step = std::variant<LowercaseStep, StripMarksStep, BytesToCharsStep, NormalFormStep, StripStep,
                             PrependStep, ReplaceStep>;
   bool empty() const { return steps_.empty(); }
-  void add(Step step) { steps_.push_back(std::move(step)); }
+  void add(Step step);
   std::string operator()(std::string_view text) const;
 
  private:

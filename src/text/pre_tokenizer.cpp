@@ -217,6 +217,8 @@ void parse_into(const JsonPlace& place, PreTokenizer& out) {
 
 }  // namespace
 
+void PreTokenizer::add(Step step) { steps_.push_back(std::move(step)); }
+
 void PreTokenizer::operator()(std::vector<Piece>& pieces, std::deque<std::string>& texts) const {
   for (const Step& step : steps_) std::visit([&](const auto& s) { run_step(s, pieces, texts); }, step);
 }

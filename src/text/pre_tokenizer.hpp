@@ -38,7 +38,7 @@ struct MetaspaceStep {  // spaces written as `mark`, one put before the text
 class PreTokenizer {
  public:
   using Step = std::variant<SplitPieces, PrefixSpace, MapBytes, MetaspaceStep>;
-  void add(Step step) { steps_.push_back(std::move(step)); }
+  void add(Step step);
   bool ends_with_map_bytes() const {
     return !steps_.empty() && std::holds_alternative<MapBytes>(steps_.back());
   }
