@@ -9,11 +9,12 @@ namespace sinew::cli {
 
 void add_commands(CLI::App& app);
 void add_convert(CLI::App& app);
+void add_data(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_generate(CLI::App& app);  // with libtorch
 void add_logits(CLI::App& app);    // with libtorch
-void add_data(CLI::App& app);
 void add_export(CLI::App& app);
+void add_plot(CLI::App& app);
 void add_schedule(CLI::App& app);
 void add_tokenizer(CLI::App& app);
 void add_train(CLI::App& app);  // torch/
