@@ -42,6 +42,15 @@ fs::path tokenizer_file(const fs::path& path) {
   return fs::is_regular_file(path / "tokenizer.json") ? path / "tokenizer.json" : path / "tokenizer.model";
 }
 
+// The name under which everyone finds a tokenizer's copy, whatever its file was called.
+std::string standard_name(const fs::path& file) {
+  const MappedFile map(file);
+  const std::string_view text(reinterpret_cast<const char*>(map.data()), map.size());
+  const auto first = text.find_first_not_of(" \t\r\n");
+  if (first != std::string_view::npos && text[first] == '{') return "tokenizer.json";
+  return text.starts_with("GGUF") ? "tokenizer.gguf" : "tokenizer.model";
+}
+
 Json settings_of(const DataSetOptions& o, const std::vector<fs::path>& files,
                  const std::string& tokenizer_checksum) {
   Json inputs = Json::array();
@@ -109,7 +118,7 @@ class Build {
             "{}: impossible vocabulary of {}", file.string(), info_.vocab_size);
     info_.token_bytes = info_.vocab_size <= 65536 ? 2 : 4;
     info_.eos = tokenizer.eos();
-    info_.tokenizer = file.filename().string();
+    info_.tokenizer = standard_name(file);
     info_.tokenizer_checksum = file_checksum(file);
     info_.settings = settings_of(o_, files_, info_.tokenizer_checksum);
   }
@@ -187,14 +196,14 @@ class Build {
     if (!info_.eos)
       log::warn("{}: has no end-of-text token; documents follow one another without one",
                 tokenizer_path_.string());
-    copy_tokenizer(tokenizer_path_);
+    copy(tokenizer_path_, info_.tokenizer);
     const fs::path beside = tokenizer_path_.parent_path() / "tokenizer_config.json";
-    if (info_.tokenizer != "tokenizer_config.json" && fs::exists(beside)) copy_tokenizer(beside);
+    if (fs::exists(beside)) copy(beside, "tokenizer_config.json");
     save(nullptr, nullptr);
   }
 
-  void copy_tokenizer(const fs::path& from) const {
-    write_file_atomic(o_.out / from.filename(), read_file(from, kTokenizerBytes));
+  void copy(const fs::path& from, const std::string& name) const {
+    write_file_atomic(o_.out / name, read_file(from, kTokenizerBytes));
   }
 
   void save(ShardWriter* train, ShardWriter* validation) {
@@ -346,7 +355,11 @@ class Build {
 
 DataSetResult build_data_set(const DataSetOptions& options, const Tokenizer& tokenizer,
                              const fs::path& file) {
-  return Build(options, tokenizer, file).run();
+  try {
+    return Build(options, tokenizer, file).run();
+  } catch (const fs::filesystem_error& error) {  // a folder that may not be read, say
+    throw IoError(fmt::format("{}: {}", error.path1().string(), error.code().message()));
+  }
 }
 
 DataSetResult build_data_set(const DataSetOptions& options) {

@@ -38,7 +38,7 @@ struct Corpus {
   DataSetOptions options;
   explicit Corpus(const std::string& text, const std::string& name = "corpus.txt") {
     spit(dir / name, text);
-    spit(dir / "tok.json", "a tokenizer");
+    spit(dir / "tok.json", "{\"a\": \"tokenizer\"}");
     options.inputs = {dir / name};
     options.out = dir / "out";
   }
@@ -173,7 +173,7 @@ TEST(BuildDataSet, CompleteAndRunAgainSaysSo) {
   spit(c.options.inputs[0], corpus(51));
   EXPECT_THAT(c.error(), HasSubstr("other input files"));
   spit(c.options.inputs[0], corpus(50));
-  spit(c.dir / "tok.json", "another");
+  spit(c.dir / "tok.json", "{}");
   EXPECT_THAT(c.error(), HasSubstr("another tokenizer"));
   EXPECT_TRUE(files(c.options.out) == before);
 }
@@ -316,8 +316,8 @@ TEST(BuildDataSet, DamageIsNamed) {
   spit(index, bad);
   EXPECT_THAT(error(), HasSubstr("train-00000.idx: damaged"));
   spit(index, good_index);
-  spit(c.options.out / "tok.json", "other");
-  EXPECT_THAT(error(), HasSubstr("tok.json: not the tokenizer"));
+  spit(c.options.out / "tokenizer.json", "{}");
+  EXPECT_THAT(error(), HasSubstr("tokenizer.json: not the tokenizer"));
   for (const char* text :
        {"", "{", "[]", "{\"format\":\"sinew-data\"}", "{\"format\":\"x\",\"version\":1}"}) {
     spit(c.options.out / kDataSetFile, text);
