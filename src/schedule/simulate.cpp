@@ -65,7 +65,10 @@ bool execute(const Schedule& s, double send, const Cost& cost, const Done& done)
   return true;
 }
 
-void measure_activations(const Schedule& s, const std::vector<StageCost>& stages, Simulation& result) {
+}  // namespace
+
+std::vector<double> peak_activations(const Schedule& s, const std::vector<StageCost>& stages) {
+  std::vector<double> peaks;
   for (int rank = 0; rank < s.ranks; ++rank) {
     double held = 0, peak = 0;
     for (const Action& a : s.actions[rank]) {
@@ -75,11 +78,10 @@ void measure_activations(const Schedule& s, const std::vector<StageCost>& stages
       if (a.pass == Pass::backward_input) held -= c.activation - c.kept;
       if (a.pass == Pass::backward_weight) held -= c.kept;
     }
-    result.peak_activation.push_back(peak);
+    peaks.push_back(peak);
   }
+  return peaks;
 }
-
-}  // namespace
 
 Simulation simulate(const Schedule& schedule, const std::vector<StageCost>& given, double send) {
   std::vector<StageCost> stages = given;
@@ -111,7 +113,7 @@ Simulation simulate(const Schedule& schedule, const std::vector<StageCost>& give
   double busy = 0;
   for (const double b : result.busy) busy += b;
   if (result.makespan > 0) result.bubble_share = 1 - busy / (result.makespan * schedule.ranks);
-  measure_activations(schedule, stages, result);
+  result.peak_activation = peak_activations(schedule, stages);
   return result;
 }
 

@@ -33,6 +33,9 @@ struct Simulation {
 // an action and the start of what waits for it on another rank. Throws UserError when the schedule hangs.
 Simulation simulate(const Schedule& schedule, const std::vector<StageCost>& stages, double send = 0);
 
+// Peak of the activations held, by rank; times do not matter.
+std::vector<double> peak_activations(const Schedule& schedule, const std::vector<StageCost>& stages);
+
 // The timeline drawn with one row a rank: text with one column a `unit` of time (at most `columns` wide),
 // and an SVG picture of its own.
 std::string draw_text(const Schedule& schedule, const Simulation& simulation, int columns = 240);
