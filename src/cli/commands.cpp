@@ -9,6 +9,7 @@ void add_commands(CLI::App& app) {
   add_export(app);
   add_inspect(app);
   add_plot(app);
+  add_plan(app);
   add_schedule(app);
 #ifdef SINEW_TRAIN
   add_generate(app);

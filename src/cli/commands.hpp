@@ -15,6 +15,7 @@ void add_generate(CLI::App& app);  // with libtorch
 void add_logits(CLI::App& app);    // with libtorch
 void add_export(CLI::App& app);
 void add_plot(CLI::App& app);
+void add_plan(CLI::App& app);
 void add_schedule(CLI::App& app);
 void add_tokenizer(CLI::App& app);
 void add_train(CLI::App& app);  // torch/

@@ -1,0 +1,329 @@
+// The page: one file, no scripts, nothing fetched; every picture is SVG inside it.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/text.hpp"
+#include "plan/answer.hpp"
+#include "schedule/simulate.hpp"
+
+namespace sinew::plan {
+namespace {
+
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '&')
+      out += "&amp;";
+    else if (c == '<')
+      out += "&lt;";
+    else if (c == '>')
+      out += "&gt;";
+    else if (c == '"')
+      out += "&quot;";
+    else
+      out += c;
+  }
+  return out;
+}
+
+constexpr const char* colours[] = {"#2f6db5", "#e08a2e", "#4a9d5b", "#c2504d", "#7d62b0", "#8a6a52",
+                                   "#cf7fb5", "#808080", "#b3a72f", "#38a3ad", "#5f6b7a"};
+
+struct Part {
+  std::string name;
+  double value;
+};
+struct Bar {
+  std::string label;
+  std::vector<Part> parts;
+};
+
+// Stacked horizontal bars with one legend; `limit` draws a line (the memory there is).
+std::string stacked(const std::vector<Bar>& bars, const std::string& unit, double limit) {
+  double most = limit;
+  for (const Bar& bar : bars) {
+    double sum = 0;
+    for (const Part& part : bar.parts) sum += part.value;
+    most = std::max(most, sum);
+  }
+  const double width = 720, row = 44;
+  const double scale = (width - 90) / std::max(most, 1e-300);
+  std::string svg = fmt::format("<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\">", width,
+                                row * static_cast<double>(bars.size()) + 16);
+  for (std::size_t b = 0; b < bars.size(); ++b) {
+    const double y = row * static_cast<double>(b);
+    double x = 0;
+    svg += fmt::format("<text x=\"0\" y=\"{:.0f}\" class=\"l\">{}</text>", y + 13, escaped(bars[b].label));
+    for (std::size_t i = 0; i < bars[b].parts.size(); ++i) {
+      const double w = bars[b].parts[i].value * scale;
+      if (w < 0.2) continue;
+      svg += fmt::format(
+          "<rect x=\"{:.1f}\" y=\"{:.0f}\" width=\"{:.1f}\" height=\"20\" fill=\"{}\"><title>{}: {:.3g} "
+          "{}</title></rect>",
+          x, y + 18, w, colours[i % std::size(colours)], escaped(bars[b].parts[i].name),
+          bars[b].parts[i].value, unit);
+      x += w;
+    }
+    double sum = 0;
+    for (const Part& part : bars[b].parts) sum += part.value;
+    svg +=
+        fmt::format("<text x=\"{:.1f}\" y=\"{:.0f}\" class=\"v\">{:.3g} {}</text>", x + 5, y + 33, sum, unit);
+  }
+  if (limit > 0)
+    svg += fmt::format(
+        "<line x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"0\" y2=\"{1:.0f}\" stroke=\"#b00\" stroke-dasharray=\"4 "
+        "3\"/>",
+        limit * scale, row * static_cast<double>(bars.size()) + 10);
+  svg += "</svg><p class=\"legend\">";
+  for (std::size_t i = 0; i < bars[0].parts.size(); ++i)
+    svg += fmt::format("<span><i style=\"background:{}\"></i>{}</span>", colours[i % std::size(colours)],
+                       escaped(bars[0].parts[i].name));
+  if (limit > 0)
+    svg += fmt::format("<span class=\"limit\">dashed: the {:.0f} {} there are</span>", limit, unit);
+  return svg + "</p>";
+}
+
+struct Point {
+  double x, y;
+  std::string label;
+};
+
+// Points joined by a line on logarithmic axes; `ideal` adds a line through the first point with slope one.
+std::string curve(const std::vector<Point>& points, const std::string& x_name, const std::string& y_name,
+                  bool ideal) {
+  if (points.size() < 2) return "<p>Too few points to draw.</p>";
+  double x0 = 1e300, x1 = 0, y0 = 1e300, y1 = 0;
+  for (const Point& p : points)
+    x0 = std::min(x0, p.x), x1 = std::max(x1, p.x), y0 = std::min(y0, p.y), y1 = std::max(y1, p.y);
+  if (ideal) y1 = std::max(y1, points[0].y * x1 / points[0].x);
+  y0 /= 1.15, y1 *= 1.15, x0 /= 1.08, x1 *= 1.08;
+  const double width = 720, height = 340, left = 76, bottom = 46, top = 12, right = 14;
+  const auto px = [&](double x) {
+    return left + (width - left - right) * std::log(x / x0) / std::log(x1 / x0);
+  };
+  const auto py = [&](double y) {
+    return height - bottom - (height - bottom - top) * std::log(y / y0) / std::log(y1 / y0);
+  };
+  std::string svg = fmt::format(
+      "<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\"><rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" "
+      "fill=\"none\" stroke=\"#ccc\"/>",
+      width, height, left, top, width - left - right, height - bottom - top);
+  for (int i = 0; i <= 3; ++i) {
+    const double y = y0 * std::pow(y1 / y0, i / 3.0);
+    svg += fmt::format("<text x=\"{:.0f}\" y=\"{:.0f}\" class=\"a\" text-anchor=\"end\">{}</text>", left - 6,
+                       py(y) + 4, human_count(y));
+  }
+  if (ideal)
+    svg += fmt::format(
+        "<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#aaa\" stroke-dasharray=\"5 "
+        "4\"/>",
+        px(points.front().x), py(points.front().y), px(points.back().x),
+        py(points.front().y * points.back().x / points.front().x));
+  std::string path;
+  for (const Point& p : points)
+    path += fmt::format("{}{:.1f},{:.1f}", path.empty() ? "M" : " L", px(p.x), py(p.y));
+  svg += fmt::format("<path d=\"{}\" fill=\"none\" stroke=\"#2f6db5\" stroke-width=\"2\"/>", path);
+  for (const Point& p : points) {
+    svg +=
+        fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"#2f6db5\"><title>{}</title></circle>",
+                    px(p.x), py(p.y), escaped(p.label));
+    svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.0f}\" class=\"a\" text-anchor=\"middle\">{}</text>",
+                       px(p.x), height - bottom + 17, human_count(p.x));
+  }
+  svg += fmt::format("<text x=\"{:.0f}\" y=\"{:.0f}\" class=\"a\" text-anchor=\"middle\">{}</text>",
+                     (left + width) / 2, height - 8, escaped(x_name));
+  svg += fmt::format(
+      "<text transform=\"translate(14 {:.0f}) rotate(-90)\" class=\"a\" "
+      "text-anchor=\"middle\">{}</text></svg>",
+      height / 2, escaped(y_name));
+  return svg;
+}
+
+std::vector<Part> time_parts(const StepPrediction& p) {
+  std::vector<Part> parts;
+  for (int i = 0; i < term_count; ++i)
+    parts.push_back({term_name(static_cast<Term>(i)), p.time.work.seconds[static_cast<std::size_t>(i)]});
+  parts.push_back({"pipeline bubble", p.time.bubble});
+  parts.push_back({"data-parallel traffic", p.time.data});
+  parts.push_back({"optimizer", p.time.optimizer});
+  parts.push_back({"stragglers and rest", p.time.other});
+  return parts;
+}
+
+std::vector<Part> memory_parts(const MemoryUse& m) {
+  return {{"weights", m.weights / 1e9},     {"gradients", m.gradients / 1e9},
+          {"optimizer", m.optimizer / 1e9}, {"activations", m.activations / 1e9},
+          {"buffers", m.buffers / 1e9},     {"runtime", m.runtime / 1e9}};
+}
+
+std::string pipeline_chart(const Candidate& best) {
+  const Layout& l = best.setup.layout;
+  if (l.pipeline == 1) return "<p>The best layout has no pipeline.</p>";
+  const auto costs = stage_costs(best.setup, fitted_constants());
+  // Enough micro-batches to see how it fills and drains.
+  const auto count = static_cast<int>(std::min<std::int64_t>(best.setup.micro_batches(), 2 * l.pipeline));
+  const Schedule schedule = make_schedule(l.schedule, l.pipeline, count, l.chunks);
+  return draw_svg(schedule, simulate(schedule, costs),
+                  fmt::format("{}: {} ranks, the first {} of {} micro-batches", schedule_name(l.schedule),
+                              l.pipeline, count, best.setup.micro_batches()));
+}
+
+std::string money(double d) {
+  return d >= 1e6 ? fmt::format("${:.2f}M", d / 1e6) : fmt::format("${:.0f}", d);
+}
+
+std::string headline(const Answer& a) {
+  const NetworkCounts n = count(a.network);
+  const RunTotals& t = a.totals;
+  const Candidate& best = a.search.best[0];
+  std::string out = fmt::format(
+      "<h1>{}</h1><p class=\"sub\">{} parameters, {} active, on {} x {}, {}; batch {} x {} tokens</p><dl>",
+      escaped(a.network.name), human_count(n.total), human_count(n.active),
+      with_commas(static_cast<std::uint64_t>(a.cluster.count)), escaped(a.cluster.chip.name),
+      precision_name(a.job.precision), a.job.global_batch, a.job.sequence);
+  const auto fact = [&](const std::string& name, const std::string& value) {
+    out += fmt::format("<div><dt>{}</dt><dd>{}</dd></div>", name, value);
+  };
+  fact("step", fmt::format("{:.3f} s", best.step.seconds));
+  fact("tokens/s", human_count(best.step.tokens_per_second));
+  fact("model FLOPs of peak", fmt::format("{:.1f} %", 100 * best.step.mfu));
+  if (t.steps > 0) {
+    fact("days", fmt::format("{:.1f}", t.days));
+    fact("accelerator-hours", human_count(t.accelerator_hours));
+    fact("cost", money(t.dollars));
+    fact("energy", fmt::format("{:.0f} MWh", t.megawatt_hours));
+  }
+  fact("effective time", fmt::format("{:.1f} %", 100 * t.goodput.share));
+  fact("a failure every", fmt::format("{:.2f} h", t.goodput.mtbf_hours));
+  fact("checkpoint every", human_seconds(t.goodput.interval));
+  fact("spare nodes", fmt::format("{}", t.spares));
+  return out + "</dl>";
+}
+
+std::string layout_table(const Answer& a) {
+  std::string out =
+      "<div class=\"scroll\"><table><tr><th>step s</th><th>tokens/s</th><th>MFU</th><th>memory "
+      "GB</th><th>layout</th></tr>";
+  for (const Candidate& c : a.search.best)
+    out += fmt::format(
+        "<tr><td>{:.3f}</td><td>{}</td><td>{:.1f} %</td><td>{:.1f}</td><td class=\"code\">{}</td></tr>",
+        c.step.seconds, human_count(c.step.tokens_per_second), 100 * c.step.mfu, c.step.memory.total() / 1e9,
+        escaped(layout_text(c.setup.layout)));
+  return out + fmt::format("</table></div><p>{} layouts considered, {} of them simulated.</p>",
+                           with_commas(a.search.considered), with_commas(a.search.simulated));
+}
+
+std::string scaling(const Answer& a) {
+  if (a.scaling.empty()) return "";
+  std::vector<Point> rate, money_points;
+  std::string table =
+      "<div "
+      "class=\"scroll\"><table><tr><th>accelerators</th><th>tokens/s</th><th>MFU</th><th>effective</"
+      "th><th>days</th><th>cost</th><th>what bends the curve</th></tr>";
+  for (const ScalePoint& s : a.scaling) {
+    const double useful = s.best.step.tokens_per_second * s.totals.goodput.share;
+    rate.push_back(
+        {static_cast<double>(s.count), useful, fmt::format("{}: {} tokens/s", s.count, human_count(useful))});
+    if (s.totals.days > 0)
+      money_points.push_back(
+          {s.totals.days, s.totals.dollars,
+           fmt::format("{} accelerators: {:.1f} days, {}", s.count, s.totals.days, money(s.totals.dollars))});
+    table += fmt::format(
+        "<tr><td>{}</td><td>{}</td><td>{:.1f} %</td><td>{:.1f} "
+        "%</td><td>{:.1f}</td><td>{}</td><td>{}</td></tr>",
+        with_commas(static_cast<std::uint64_t>(s.count)), human_count(useful), 100 * s.best.step.mfu,
+        100 * s.totals.goodput.share, s.totals.days, money(s.totals.dollars), s.bend);
+  }
+  std::sort(money_points.begin(), money_points.end(),
+            [](const Point& x, const Point& y) { return x.x < y.x; });
+  std::string out = "<h2>More or fewer accelerators</h2>" +
+                    curve(rate, "accelerators", "tokens/s, failures included", true) +
+                    "<p>Dashed: in proportion to the accelerators.</p>" + table + "</table></div>";
+  if (money_points.size() > 1)
+    out += "<h2>Cost against time</h2>" + curve(money_points, "days", "USD", false);
+  return out;
+}
+
+std::string front(const Answer& a) {
+  if (a.front.size() < 2) return "";
+  std::vector<Point> points;
+  for (const Candidate& c : a.front)
+    points.push_back({c.step.memory.total() / 1e9, c.step.seconds, layout_text(c.setup.layout)});
+  std::reverse(points.begin(), points.end());
+  return "<h2>Time against memory</h2>" + curve(points, "GB of an accelerator", "s a step", false);
+}
+
+std::string sensitivity(const Answer& a) {
+  if (a.sensitivity.empty()) return "";
+  std::string out =
+      "<h2>What if</h2><div class=\"scroll\"><table><tr><th></th><th>step "
+      "s</th><th>effective</th><th>days</th><th>cost</th></tr>";
+  for (const SensitivityRow& s : a.sensitivity)
+    out += fmt::format(
+        "<tr><td class=\"name\">{}</td><td>{:.3f}</td><td>{:.1f} %</td><td>{:.1f}</td><td>{}</td></tr>",
+        escaped(s.change), s.seconds, 100 * s.goodput, s.days, money(s.dollars));
+  return out + "</table></div>";
+}
+
+constexpr const char* style =
+    "body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:0 auto;padding:1rem}"
+    "h1{margin:.2em 0 0;font-size:1.7rem}h2{margin:1.8em 0 .5em;font-size:1.15rem;border-bottom:1px solid "
+    "#ddd}"
+    ".sub{color:#555;margin:.2em 0 1em}svg{width:100%;height:auto;display:block}"
+    "dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.6rem;margin:0}dl "
+    "div{background:#f4f6f8;border-radius:6px;padding:.5rem .7rem}"
+    "dt{font-size:.8rem;color:#555}dd{margin:0;font-size:1.15rem;font-weight:600}"
+    "table{border-collapse:collapse;font-size:.9rem}td,th{padding:.3rem "
+    ".6rem;text-align:right;border-bottom:1px solid #e5e5e5;white-space:nowrap}"
+    "th{font-weight:600;color:#555}.code,.name{text-align:left}.code{font-family:ui-monospace,monospace;font-"
+    "size:.8rem}.scroll{overflow-x:auto}"
+    ".l{font-size:12px;fill:#333}.v{font-size:12px;fill:#333}.a{font-size:13px;fill:#555}"
+    ".legend{font-size:.85rem;margin:.4rem 0;display:flex;flex-wrap:wrap;gap:.2rem 1rem}.legend "
+    "i{display:inline-block;width:.8em;height:.8em;margin-right:.35em;border-radius:2px}.limit{color:#b00}"
+    "@media(max-width:600px){.l,.v{font-size:20px}.a{font-size:22px}}footer{margin-top:2rem;color:#777;font-"
+    "size:.85rem}";
+
+}  // namespace
+
+std::string answer_html(const Answer& a) {
+  std::vector<Bar> times, memories;
+  for (const Candidate& c : a.search.best) {
+    times.push_back({layout_text(c.setup.layout), time_parts(c.step)});
+    memories.push_back({layout_text(c.setup.layout), memory_parts(c.step.memory)});
+  }
+  return fmt::format(
+      "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+      "content=\"width=device-width,initial-scale=1\"><title>Plan: {}</title><style>{}</style></head><body>"
+      "{}<h2>The best layouts</h2>{}<h2>Where the time goes</h2>{}<h2>Memory of the fullest "
+      "accelerator</h2>{}<h2>The pipeline</h2>{}{}{}{}"
+      "<footer>Made by `sinew plan`. The model, its constants and their errors on published runs: "
+      "docs/planner.md.</footer></body></html>\n",
+      escaped(a.network.name), style, headline(a), layout_table(a), stacked(times, "s", 0),
+      stacked(memories, "GB", a.cluster.chip.memory_bytes / 1e9), pipeline_chart(a.search.best[0]),
+      scaling(a), front(a), sensitivity(a));
+}
+
+std::string answer_run_toml(const Answer& a, const std::string& model) {
+  const Candidate& best = a.search.best[0];
+  const Layout& l = best.setup.layout;
+  const RunTotals& t = a.totals;
+  const double every = t.steps > 0 ? std::max(1.0, std::floor(t.goodput.interval / best.step.seconds)) : 100;
+  std::string out =
+      fmt::format("# Made by sinew plan for {} x {}: {:.3f} s a step predicted.\n# layout: {}\n",
+                  a.cluster.count, a.cluster.chip.name, best.step.seconds, layout_text(l));
+  out += fmt::format(
+      "[model]\nconfig = \"{}\"\n\n[data]\npath = \"data\"\nsequence = {}\n\n[train]\nsteps = {:.0f}\nbatch "
+      "= {}\nmicro_batch "
+      "= {}\ndtype = \"{}\"\nrecompute = \"{}\"\n\n[checkpoint]\nevery = {:.0f}\n",
+      model, a.job.sequence, std::max(1.0, t.steps), a.job.global_batch, l.micro_batch,
+      a.job.precision == Precision::fp32 ? "fp32" : "bf16",
+      l.recompute.full                        ? "full"
+      : recompute_name(l.recompute) == "none" ? "none"
+                                              : "selective",
+      every);
+  return out;
+}
+
+}  // namespace sinew::plan

@@ -1,0 +1,408 @@
+#include "plan/search.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <mutex>
+
+#include "base/error.hpp"
+#include "base/text.hpp"
+#include "base/threads.hpp"
+
+namespace sinew::plan {
+namespace {
+
+// What the cost of a layer depends on; everything else of a layout is a leaf below it.
+struct Core {
+  Layout layout;
+  Precision precision;
+  double bound = 0;  // s a step: the work alone, spread over all accelerators
+};
+
+struct Leaf {
+  int pipeline, chunks;
+  ScheduleKind schedule;
+  int zero;
+  bool offload;
+};
+
+std::vector<int> divisors(std::int64_t n, std::int64_t most) {
+  std::vector<int> list;
+  for (std::int64_t d = 1; d <= std::min(n, most); ++d)
+    if (n % d == 0) list.push_back(static_cast<int>(d));
+  return list;
+}
+
+std::vector<int> powers(int most) {
+  std::vector<int> list;
+  for (int p = 1; p <= most; p *= 2) list.push_back(p);
+  return list;
+}
+
+std::vector<Recompute> recompute_choices(const Network& n) {
+  std::vector<Recompute> list(6);
+  list[1].norm = true;
+  list[2].norm = list[2].activation = true;
+  list[3].activation = true;
+  list[4].norm = list[4].activation = list[4].mlp = true;
+  list[5].full = true;
+  if (n.mla) {
+    list.push_back({.mla_up = true});
+    list.push_back({.mla_up = true, .norm = true});
+    list.push_back({.mla_up = true, .norm = true, .activation = true});
+  }
+  return list;
+}
+
+// The whole space of a base setup, with the defaults filled in.
+struct Space {
+  std::vector<int> tensor, context, expert, expert_tensor, pipeline, chunks, micro_batch, zero, node_limits;
+  std::vector<ScheduleKind> schedules;
+  std::vector<Recompute> recompute;
+  std::vector<Precision> precisions;
+  std::vector<bool> offload;
+};
+
+Space fill(const Setup& base, const SearchSpace& given) {
+  const Network& n = base.network;
+  Space s;
+  const auto choose = [](const auto& wanted, auto fallback) { return wanted.empty() ? fallback : wanted; };
+  const int domain = std::max(1, std::min(base.chip.scaleup_domain, 64));
+  s.tensor = choose(given.tensor, powers(std::max(8, std::min(domain, 64))));
+  s.context = choose(given.context,
+                     powers(static_cast<int>(std::clamp<std::int64_t>(base.job.sequence / 2048, 1, 64))));
+  s.expert = choose(given.expert, n.experts > 0 ? divisors(n.experts, 1024) : std::vector<int>{1});
+  s.expert_tensor =
+      choose(given.expert_tensor, n.experts > 0 ? std::vector<int>{1, 2, 4, 8} : std::vector<int>{1});
+  s.pipeline = choose(given.pipeline, divisors(base.count, std::min<std::int64_t>(n.layers, 256)));
+  s.chunks = choose(given.chunks, std::vector<int>{2, 3, 4, 6, 8});
+  s.micro_batch = choose(given.micro_batch, powers(16));
+  s.zero = choose(given.zero, std::vector<int>{0, 1, 2, 3});
+  s.schedules = choose(given.schedules, schedule_kinds());
+  s.recompute = choose(given.recompute, recompute_choices(n));
+  s.precisions = choose(given.precisions, std::vector<Precision>{base.job.precision});
+  s.node_limits = choose(given.node_limits, std::vector<int>{base.layout.node_limit});
+  s.offload = given.offload ? std::vector<bool>{false, true} : std::vector<bool>{false};
+  return s;
+}
+
+Setup with(const Setup& base, const Core& core, const Leaf& leaf) {
+  Setup s = base;
+  s.job.precision = core.precision;
+  s.layout = core.layout;
+  s.layout.pipeline = leaf.pipeline;
+  s.layout.chunks = leaf.chunks;
+  s.layout.schedule = leaf.schedule;
+  s.layout.zero = leaf.zero;
+  s.layout.offload = leaf.offload;
+  s.layout.data = s.count / (s.layout.tensor * s.layout.context * leaf.pipeline);
+  return s;
+}
+
+template <class Visit>
+void each_core(const Setup& base, const Space& space, const Visit& visit) {
+  for (const Precision precision : space.precisions)
+    for (const int tensor : space.tensor)
+      for (const bool sequence : {false, true}) {
+        if (tensor == 1 && sequence) continue;
+        for (const int context : space.context) {
+          if (base.count % (static_cast<std::int64_t>(tensor) * context) != 0 ||
+              base.job.sequence % context != 0)
+            continue;
+          for (const int expert : space.expert)
+            for (const int expert_tensor : space.expert_tensor) {
+              if (expert_tensor > tensor) continue;
+              for (const int micro_batch : space.micro_batch)
+                for (const int limit : space.node_limits)
+                  for (const Recompute& recompute : space.recompute) {
+                    Core core{base.layout, precision, 0};
+                    core.layout.tensor = tensor;
+                    core.layout.sequence_parallel = sequence;
+                    core.layout.context = context;
+                    core.layout.expert = expert;
+                    core.layout.expert_tensor = expert_tensor;
+                    core.layout.micro_batch = micro_batch;
+                    core.layout.node_limit = limit;
+                    core.layout.recompute = recompute;
+                    visit(core);
+                  }
+            }
+        }
+      }
+}
+
+// The valid leaves of a core.
+template <class Visit>
+void each_leaf(const Setup& base, const Space& space, const Core& core, const Visit& visit) {
+  for (const int pipeline : space.pipeline) {
+    const Setup probe = with(base, core, {pipeline, 1, ScheduleKind::one_f_one_b, 1, false});
+    if (!layout_problem(probe).empty()) continue;
+    for (const ScheduleKind schedule : space.schedules) {
+      const bool chunked = schedule == ScheduleKind::interleaved;
+      if (pipeline == 1 && schedule != ScheduleKind::one_f_one_b) continue;
+      if (schedule == ScheduleKind::dualpipe_v && 2 * pipeline > base.network.layers) continue;
+      for (const int chunks : chunked ? space.chunks : std::vector<int>{1}) {
+        if (chunked && static_cast<std::int64_t>(pipeline) * chunks > base.network.layers) continue;
+        for (const int zero : space.zero)
+          for (const bool offload : space.offload) visit(Leaf{pipeline, chunks, schedule, zero, offload});
+      }
+    }
+  }
+}
+
+// A total order, so that the result does not depend on who finds a layout first.
+auto order(const Candidate& c, Objective objective) {
+  const Layout& l = c.setup.layout;
+  const double first = objective == Objective::time ? c.step.seconds : c.step.memory.total();
+  const double second = objective == Objective::time ? c.step.memory.total() : c.step.seconds;
+  return std::tuple(first, second, static_cast<int>(c.setup.job.precision), l.pipeline, l.chunks,
+                    static_cast<int>(l.schedule), l.tensor, l.context, l.expert, l.expert_tensor,
+                    l.micro_batch, l.zero, l.offload, l.sequence_parallel, l.node_limit,
+                    recompute_name(l.recompute));
+}
+
+class Kept {
+ public:
+  Kept(int count, Objective objective) : count_(static_cast<std::size_t>(count)), objective_(objective) {}
+
+  // No layout whose first criterion is above this is wanted.
+  double limit() const { return limit_.load(std::memory_order_relaxed); }
+
+  void offer(Candidate candidate) {
+    const std::lock_guard lock(mutex_);
+    const auto before = [&](const Candidate& a, const Candidate& b) {
+      return order(a, objective_) < order(b, objective_);
+    };
+    best_.insert(std::upper_bound(best_.begin(), best_.end(), candidate, before), std::move(candidate));
+    if (best_.size() > count_) best_.pop_back();
+    if (best_.size() == count_)
+      limit_ = objective_ == Objective::time ? best_.back().step.seconds : best_.back().step.memory.total();
+  }
+  std::vector<Candidate> take() { return std::move(best_); }
+
+ private:
+  std::size_t count_;
+  Objective objective_;
+  std::vector<Candidate> best_;
+  std::mutex mutex_;
+  std::atomic<double> limit_{1e300};
+};
+
+struct Counters {
+  std::atomic<std::uint64_t> considered{0}, simulated{0};
+};
+
+// One leaf: cheap bounds first, then memory, then the simulation.
+void try_leaf(const Setup& base, const Core& core, const Leaf& leaf, const Kit& kit, const Constants& k,
+              double memory, Objective objective, Kept& kept, Counters& counters) {
+  const Setup s = with(base, core, leaf);
+  const MemoryUse floor = memory_floor(kit, s);
+  if (floor.total() > memory) return;
+  if (objective == Objective::memory && floor.total() > kept.limit()) return;
+  if (objective == Objective::time && step_floor(kit, s, k) > kept.limit()) return;
+  Candidate c{s, {}};
+  const MemoryUse use = predict_memory(kit, s, k);
+  if (use.total() > memory) return;
+  if (objective == Objective::memory && use.total() > kept.limit()) return;
+  counters.simulated.fetch_add(1, std::memory_order_relaxed);
+  c.step = predict_step(kit, s, k);
+  c.step.memory = use;
+  c.step.fits = true;
+  kept.offer(std::move(c));
+}
+
+}  // namespace
+
+SearchResult search_layouts(const Setup& base, const SearchSpace& given, const Constants& k, int keep,
+                            Objective objective, double memory_limit) {
+  const auto start = std::chrono::steady_clock::now();
+  const Space space = fill(base, given);
+  const double memory = memory_limit > 0 ? memory_limit : base.chip.memory_bytes;
+  std::vector<Core> cores;
+  each_core(base, space, [&](const Core& core) { cores.push_back(core); });
+  require(!cores.empty(), "plan: no layout divides {} accelerators", base.count);
+  const double nodes = std::max(1.0, static_cast<double>(base.count) / std::max(1, base.chip.per_node));
+  const double slower = 1 + k[Constant::straggler] * std::log2(nodes);
+  parallel_for(cores.size(), 64, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) {
+      Core& core = cores[i];
+      const Setup s = with(base, core, {1, 1, ScheduleKind::one_f_one_b, 1, false});
+      const double share = static_cast<double>(core.layout.tensor) * core.layout.context / base.count;
+      core.bound = make_kit(s, k).work * static_cast<double>(base.job.global_batch) /
+                   core.layout.micro_batch * share * slower;
+    }
+  });
+  // The most promising first: their times prune the rest.
+  std::vector<std::uint32_t> by_bound(cores.size());
+  for (std::size_t i = 0; i < cores.size(); ++i) by_bound[i] = static_cast<std::uint32_t>(i);
+  std::stable_sort(by_bound.begin(), by_bound.end(),
+                   [&](std::uint32_t a, std::uint32_t b) { return cores[a].bound < cores[b].bound; });
+  Kept kept(keep, objective);
+  Counters counters;
+  parallel_for(cores.size(), 1, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) {
+      const Core& core = cores[by_bound[i]];
+      const bool hopeless = objective == Objective::time && core.bound > kept.limit();
+      std::uint64_t leaves = 0;
+      Kit kit;
+      if (!hopeless) kit = make_kit(with(base, core, {1, 1, ScheduleKind::one_f_one_b, 1, false}), k);
+      each_leaf(base, space, core, [&](const Leaf& leaf) {
+        ++leaves;
+        if (!hopeless) try_leaf(base, core, leaf, kit, k, memory, objective, kept, counters);
+      });
+      counters.considered.fetch_add(leaves, std::memory_order_relaxed);
+    }
+  });
+  SearchResult result;
+  result.best = kept.take();
+  result.considered = counters.considered;
+  result.simulated = counters.simulated;
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+SearchResult search_by_brute_force(const Setup& base, const SearchSpace& given, const Constants& k, int keep,
+                                   Objective objective) {
+  const Space space = fill(base, given);
+  SearchResult result;
+  std::vector<Candidate> all;
+  each_core(base, space, [&](const Core& core) {
+    each_leaf(base, space, core, [&](const Leaf& leaf) {
+      ++result.considered;
+      Candidate c{with(base, core, leaf), {}};
+      c.step = predict_step(c.setup, k);
+      c.step.memory = predict_memory(c.setup, k);
+      c.step.fits = c.step.memory.total() <= base.chip.memory_bytes;
+      if (c.step.fits) all.push_back(std::move(c));
+    });
+  });
+  std::sort(all.begin(), all.end(), [&](const Candidate& a, const Candidate& b) {
+    return order(a, objective) < order(b, objective);
+  });
+  if (all.size() > static_cast<std::size_t>(keep)) all.resize(static_cast<std::size_t>(keep));
+  result.best = std::move(all);
+  return result;
+}
+
+std::vector<Candidate> memory_front(const Setup& base, const SearchSpace& space, const Constants& k) {
+  std::vector<Candidate> front;
+  double limit = base.chip.memory_bytes;
+  for (int i = 0; i < 8; ++i) {
+    const SearchResult found = search_layouts(base, space, k, 1, Objective::time, limit);
+    if (found.best.empty()) break;
+    front.push_back(found.best[0]);
+    limit = found.best[0].step.memory.total() * 0.9;
+  }
+  return front;
+}
+
+Layout parse_layout(const std::string& text, const Setup& base) {
+  Layout l = base.layout;
+  const std::vector<std::string> known = {"tp", "pp",   "vpp", "dp",       "cp",        "ep",      "etp",
+                                          "mb", "zero", "sp",  "schedule", "recompute", "offload", "nodes"};
+  std::string spaced = text;
+  std::replace(spaced.begin(), spaced.end(), ',', ' ');
+  bool data_given = false, schedule_given = false;
+  for (const std::string& word : split(spaced, ' ')) {
+    if (word.empty()) continue;
+    const auto equals = word.find('=');
+    require(equals != std::string::npos, "layout '{}': write key=value, e.g. tp=4 pp=8 dp=64", word);
+    const std::string key = word.substr(0, equals), value = word.substr(equals + 1);
+    const auto number = [&] {
+      char* end = nullptr;
+      const long v = std::strtol(value.c_str(), &end, 10);
+      require(end != value.c_str() && *end == 0 && v >= 0 && v <= 1 << 24,
+              "layout {}={}: a whole number is wanted", key, value);
+      return static_cast<int>(v);
+    };
+    if (key == "tp")
+      l.tensor = number();
+    else if (key == "pp")
+      l.pipeline = number();
+    else if (key == "vpp")
+      l.chunks = number();
+    else if (key == "dp")
+      l.data = number(), data_given = true;
+    else if (key == "cp")
+      l.context = number();
+    else if (key == "ep")
+      l.expert = number();
+    else if (key == "etp")
+      l.expert_tensor = number();
+    else if (key == "mb")
+      l.micro_batch = number();
+    else if (key == "zero")
+      l.zero = number();
+    else if (key == "sp")
+      l.sequence_parallel = number() != 0;
+    else if (key == "offload")
+      l.offload = number() != 0;
+    else if (key == "nodes")
+      l.node_limit = number();
+    else if (key == "schedule")
+      l.schedule = parse_schedule_kind(value), schedule_given = true;
+    else if (key == "recompute") {
+      std::string parts = value;
+      std::replace(parts.begin(), parts.end(), '+', ',');
+      l.recompute = parse_recompute(parts.find(',') == std::string::npos && parts != "full" &&
+                                            parts != "none" && parts != "selective"
+                                        ? parts + ","
+                                        : parts);
+    } else
+      fail("layout: unknown key '{}'{}", key, did_you_mean(key, known));
+  }
+  if (!schedule_given && l.chunks > 1) l.schedule = ScheduleKind::interleaved;
+  const int others = std::max(1, l.tensor * l.pipeline * l.context);
+  if (!data_given) l.data = std::max(1, base.count / others);
+  return l;
+}
+
+std::string layout_text(const Layout& l) {
+  std::string out = fmt::format("tp={} pp={}", l.tensor, l.pipeline);
+  if (l.pipeline > 1) out += " schedule=" + schedule_name(l.schedule);
+  if (l.chunks > 1) out += fmt::format(" vpp={}", l.chunks);
+  out += fmt::format(" dp={} zero={} mb={}", l.data, l.zero, l.micro_batch);
+  if (l.context > 1) out += fmt::format(" cp={}", l.context);
+  if (l.expert > 1) out += fmt::format(" ep={}", l.expert);
+  if (l.expert_tensor > 1) out += fmt::format(" etp={}", l.expert_tensor);
+  if (l.sequence_parallel) out += " sp=1";
+  if (l.offload) out += " offload=1";
+  if (l.node_limit > 0) out += fmt::format(" nodes={}", l.node_limit);
+  if (const std::string r = recompute_name(l.recompute); r != "none") out += " recompute=" + r;
+  return out;
+}
+
+std::string why_not(const Setup& asked, const Candidate& best, const Constants& k) {
+  const std::string name = layout_text(asked.layout);
+  if (const std::string problem = layout_problem(asked); !problem.empty())
+    return fmt::format("{}\n  not possible: {}\n", name, problem);
+  const StepPrediction p = predict_step(asked, k);
+  const MemoryUse m = predict_memory(asked, k);
+  std::string out = fmt::format("{}\n  {:.3f} s a step, {:.2f} times the best ({:.3f} s); {} of {} memory\n",
+                                name, p.seconds, p.seconds / best.step.seconds, best.step.seconds,
+                                human_bytes(m.total()), human_bytes(asked.chip.memory_bytes));
+  if (m.total() > asked.chip.memory_bytes) {
+    const std::pair<const char*, double> terms[] = {{"weights", m.weights},
+                                                    {"gradients", m.gradients},
+                                                    {"optimizer", m.optimizer},
+                                                    {"activations", m.activations},
+                                                    {"buffers", m.buffers}};
+    const auto* worst = std::max_element(std::begin(terms), std::end(terms),
+                                         [](const auto& a, const auto& b) { return a.second < b.second; });
+    out += fmt::format("  does not fit: {} alone take {}\n", worst->first, human_bytes(worst->second));
+  }
+  const auto line = [&](const char* term, double mine, double theirs) {
+    if (std::abs(mine - theirs) > 0.005 * best.step.seconds)
+      out += fmt::format("  {:<12} {:>9.3f} s against {:>9.3f} s\n", term, mine, theirs);
+  };
+  for (int i = 0; i < term_count; ++i)
+    line(term_name(static_cast<Term>(i)), p.time.work.seconds[static_cast<std::size_t>(i)],
+         best.step.time.work.seconds[static_cast<std::size_t>(i)]);
+  line("bubble", p.time.bubble, best.step.time.bubble);
+  line("data", p.time.data, best.step.time.data);
+  line("optimizer", p.time.optimizer, best.step.time.optimizer);
+  return out;
+}
+
+}  // namespace sinew::plan

@@ -1,0 +1,53 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "support/support.hpp"
+
+namespace sinew::test {
+namespace {
+
+TEST(PlanCommand, PlansAndWritesEverything) {
+  const TempDir dir;
+  const auto run = run_sinew({"plan", "--model", "deepseek-v2-lite", "--accelerator", "H100", "--count", "32",
+                              "--tokens", "1e12", "--batch", "128", "--top", "2", "--json", "--html",
+                              (dir / "p.html").string(), "--emit", (dir / "run.toml").string()});
+  ASSERT_EQ(run.exit_code, 0) << run.error;
+  const auto doc = nlohmann::json::parse(run.output);
+  EXPECT_EQ(doc["best"].size(), 2u);
+  EXPECT_NE(slurp(dir / "p.html").find("</html>"), std::string::npos);
+  EXPECT_NE(slurp(dir / "run.toml").find("deepseek-v2-lite"), std::string::npos);
+}
+
+TEST(PlanCommand, NonsenseGetsOneLine) {
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"plan"},
+           {"plan", "--model", "llama-3.1-8b"},
+           {"plan", "--model", "lama-3.1-8b", "--count", "8"},
+           {"plan", "--model", "llama-3.1-8b", "--accelerator", "H10O", "--count", "8"},
+           {"plan", "--model", "llama-3.1-8b", "--count", "8", "--precision", "bf61"},
+           {"plan", "--model", "llama-3.1-8b", "--count", "8", "--tokens", "-1"},
+           {"plan", "compare", "earas"},
+           {"plan", "hardware", "TPU v44"},
+           {"plan", "failures", "--recovery", "-1"},
+           {"plan", "serving", "--model", "llama-3.1-8b", "--count", "4", "--tensor", "8"},
+           {"plan", "validate", "/nonexistent.json"}}) {
+    const auto run = run_sinew(arguments);
+    EXPECT_EQ(run.exit_code, 2);
+    EXPECT_EQ(std::count(run.error.begin(), run.error.end(), '\n'), 1) << run.error;
+  }
+}
+
+TEST(PlanCommand, ValidatesPublishedRuns) {
+  SINEW_NEED_DATA();
+  const auto run =
+      run_sinew({"plan", "validate", (data_dir() / "planner/runs_public.json").string(), "--json"});
+  ASSERT_EQ(run.exit_code, 0) << run.error;
+  const auto doc = nlohmann::json::parse(run.output);
+  EXPECT_EQ(doc["rows"].size(), 381u);
+  EXPECT_LE(doc["summary_source_left_out"]["median_abs_error"].get<double>(), 0.08);
+}
+
+}  // namespace
+}  // namespace sinew::test
