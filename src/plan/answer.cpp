@@ -64,7 +64,7 @@ void add_curves(Answer& a, const SearchSpace& space) {
     const Cluster c = resized(a.cluster, static_cast<int>(wanted));
     SearchSpace wide = local;
     wide.pipeline.clear();
-    wide.zero = {1, 3};
+    wide.zero = {best.setup.layout.zero, 1, 3};
     const SearchResult found = search_layouts(setup_for(c, a.network, a.job), wide, k, 1);
     if (found.best.empty()) continue;
     const char* cause = "";

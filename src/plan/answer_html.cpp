@@ -40,7 +40,8 @@ struct Bar {
   std::vector<Part> parts;
 };
 
-// Stacked horizontal bars with one legend; `limit` draws a line (the memory there is).
+// Stacked horizontal bars with one legend; `limit` draws a line (the memory there is). Plain boxes, so that
+// labels wrap on a phone.
 std::string stacked(const std::vector<Bar>& bars, const std::string& unit, double limit) {
   double most = limit;
   for (const Bar& bar : bars) {
@@ -48,41 +49,29 @@ std::string stacked(const std::vector<Bar>& bars, const std::string& unit, doubl
     for (const Part& part : bar.parts) sum += part.value;
     most = std::max(most, sum);
   }
-  const double width = 720, row = 44;
-  const double scale = (width - 90) / std::max(most, 1e-300);
-  std::string svg = fmt::format("<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\">", width,
-                                row * static_cast<double>(bars.size()) + 16);
-  for (std::size_t b = 0; b < bars.size(); ++b) {
-    const double y = row * static_cast<double>(b);
-    double x = 0;
-    svg += fmt::format("<text x=\"0\" y=\"{:.0f}\" class=\"l\">{}</text>", y + 13, escaped(bars[b].label));
-    for (std::size_t i = 0; i < bars[b].parts.size(); ++i) {
-      const double w = bars[b].parts[i].value * scale;
-      if (w < 0.2) continue;
-      svg += fmt::format(
-          "<rect x=\"{:.1f}\" y=\"{:.0f}\" width=\"{:.1f}\" height=\"20\" fill=\"{}\"><title>{}: {:.3g} "
-          "{}</title></rect>",
-          x, y + 18, w, colours[i % std::size(colours)], escaped(bars[b].parts[i].name),
-          bars[b].parts[i].value, unit);
-      x += w;
-    }
+  const double scale = 96 / std::max(most, 1e-300);  // % of the width
+  std::string out;
+  for (const Bar& bar : bars) {
     double sum = 0;
-    for (const Part& part : bars[b].parts) sum += part.value;
-    svg +=
-        fmt::format("<text x=\"{:.1f}\" y=\"{:.0f}\" class=\"v\">{:.3g} {}</text>", x + 5, y + 33, sum, unit);
+    for (const Part& part : bar.parts) sum += part.value;
+    out +=
+        fmt::format("<div class=\"bar\"><div class=\"code\">{} <b>{:.3g} {}</b></div><div class=\"parts\">",
+                    escaped(bar.label), sum, unit);
+    for (std::size_t i = 0; i < bar.parts.size(); ++i)
+      if (bar.parts[i].value * scale > 0.05)
+        out += fmt::format("<i style=\"width:{:.2f}%;background:{}\" title=\"{}: {:.3g} {}\"></i>",
+                           bar.parts[i].value * scale, colours[i % std::size(colours)],
+                           escaped(bar.parts[i].name), bar.parts[i].value, unit);
+    if (limit > 0) out += fmt::format("<s style=\"left:{:.2f}%\"></s>", limit * scale);
+    out += "</div></div>";
   }
-  if (limit > 0)
-    svg += fmt::format(
-        "<line x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"0\" y2=\"{1:.0f}\" stroke=\"#b00\" stroke-dasharray=\"4 "
-        "3\"/>",
-        limit * scale, row * static_cast<double>(bars.size()) + 10);
-  svg += "</svg><p class=\"legend\">";
+  out += "<p class=\"legend\">";
   for (std::size_t i = 0; i < bars[0].parts.size(); ++i)
-    svg += fmt::format("<span><i style=\"background:{}\"></i>{}</span>", colours[i % std::size(colours)],
+    out += fmt::format("<span><i style=\"background:{}\"></i>{}</span>", colours[i % std::size(colours)],
                        escaped(bars[0].parts[i].name));
   if (limit > 0)
-    svg += fmt::format("<span class=\"limit\">dashed: the {:.0f} {} there are</span>", limit, unit);
-  return svg + "</p>";
+    out += fmt::format("<span class=\"limit\">line: the {:.0f} {} there are</span>", limit, unit);
+  return out + "</p>";
 }
 
 struct Point {
@@ -107,9 +96,9 @@ std::string curve(const std::vector<Point>& points, const std::string& x_name, c
     return height - bottom - (height - bottom - top) * std::log(y / y0) / std::log(y1 / y0);
   };
   std::string svg = fmt::format(
-      "<svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\"><rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" "
-      "fill=\"none\" stroke=\"#ccc\"/>",
-      width, height, left, top, width - left - right, height - bottom - top);
+      "<p class=\"cap\">{}</p><svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\"><rect x=\"{}\" y=\"{}\" "
+      "width=\"{}\" height=\"{}\" fill=\"none\" stroke=\"#ccc\"/>",
+      escaped(y_name), width, height, left, top, width - left - right, height - bottom - top);
   for (int i = 0; i <= 3; ++i) {
     const double y = y0 * std::pow(y1 / y0, i / 3.0);
     svg += fmt::format("<text x=\"{:.0f}\" y=\"{:.0f}\" class=\"a\" text-anchor=\"end\">{}</text>", left - 6,
@@ -134,10 +123,7 @@ std::string curve(const std::vector<Point>& points, const std::string& x_name, c
   }
   svg += fmt::format("<text x=\"{:.0f}\" y=\"{:.0f}\" class=\"a\" text-anchor=\"middle\">{}</text>",
                      (left + width) / 2, height - 8, escaped(x_name));
-  svg += fmt::format(
-      "<text transform=\"translate(14 {:.0f}) rotate(-90)\" class=\"a\" "
-      "text-anchor=\"middle\">{}</text></svg>",
-      height / 2, escaped(y_name));
+  svg += "</svg>";
   return svg;
 }
 
@@ -279,10 +265,12 @@ constexpr const char* style =
     ".6rem;text-align:right;border-bottom:1px solid #e5e5e5;white-space:nowrap}"
     "th{font-weight:600;color:#555}.code,.name{text-align:left}.code{font-family:ui-monospace,monospace;font-"
     "size:.8rem}.scroll{overflow-x:auto}"
-    ".l{font-size:12px;fill:#333}.v{font-size:12px;fill:#333}.a{font-size:13px;fill:#555}"
+    ".bar{margin:.5rem 0}.parts{position:relative;display:flex;height:1.3rem;background:#f1f1f1}.parts "
+    "i{display:block;height:100%}.parts s{position:absolute;top:-.2rem;bottom:-.2rem;border-left:2px dashed "
+    "#b00}.cap{margin:.3rem 0;color:#555;font-size:.85rem}.a{font-size:13px;fill:#555}"
     ".legend{font-size:.85rem;margin:.4rem 0;display:flex;flex-wrap:wrap;gap:.2rem 1rem}.legend "
     "i{display:inline-block;width:.8em;height:.8em;margin-right:.35em;border-radius:2px}.limit{color:#b00}"
-    "@media(max-width:600px){.l,.v{font-size:20px}.a{font-size:22px}}footer{margin-top:2rem;color:#777;font-"
+    "@media(max-width:600px){.a{font-size:22px}}footer{margin-top:2rem;color:#777;font-"
     "size:.85rem}";
 
 }  // namespace

@@ -390,8 +390,11 @@ StepPrediction assemble(const Kit& kit, const Setup& s, const Constants& k, bool
                      stage.cost.backward_input.total() * data.slow_down + block + each,
                      stage.cost.backward_weight.total() * data.slow_down, 0, 0});
   }
+  // The extrapolation of a long pipeline may start before its slowest rank is always busy: never below the
+  // floor.
+  const double least = pipeline_floor(s, costs, send);
   const double makespan =
-      (floor ? pipeline_floor(s, costs, send) : pipeline_seconds(s, costs, send)) * s.batch_ratio();
+      (floor ? least : std::max(least, pipeline_seconds(s, costs, send))) * s.batch_ratio();
   const double m = static_cast<double>(s.micro_batches()) * s.batch_ratio();
   StepPrediction r;
   r.time.work = busiest;
