@@ -5,9 +5,10 @@ namespace sinew::cli {
 // In the order of `sinew --help`.
 void add_commands(CLI::App& app) {
   add_convert(app);
+  add_doctor(app);
+  add_inspect(app);
   add_data(app);
   add_export(app);
-  add_inspect(app);
   add_plot(app);
   add_plan(app);
   add_schedule(app);

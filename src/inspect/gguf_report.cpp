@@ -83,6 +83,16 @@ std::int64_t kv_elements(const Gguf& file, const std::string& arch) {
   return layers * kv_heads * (key + arch_int(file, arch, "attention.value_length", key));
 }
 
+// Sound files may hold kinds of tokenizers that Sinew does not read: that is worth a word, no error.
+void add_tokenizer(ReportBuilder& report, const Gguf& file) {
+  if (file.find("tokenizer.ggml.tokens") == nullptr) return;
+  try {
+    add_tokenizer_facts(report, file.path(), 0);
+  } catch (const UserError& error) {
+    report.note(error.what());
+  }
+}
+
 }  // namespace
 
 Report inspect_gguf(const std::filesystem::path& path, const InspectOptions& options) {
@@ -95,6 +105,7 @@ Report inspect_gguf(const std::filesystem::path& path, const InspectOptions& opt
     metadata[key] = std::visit(ValueJson{}, value);
   }
   report.json["metadata"] = std::move(metadata);
+  add_tokenizer(report, file);
   std::vector<TensorRow> rows;
   for (const GgufTensor& tensor : file.tensors()) {
     const GgmlType* type = ggml_type(tensor.type);

@@ -7,6 +7,7 @@
 #include "base/files.hpp"
 #include "base/text.hpp"
 #include "inspect/readers.hpp"
+#include "text/dataset.hpp"
 
 namespace sinew {
 namespace {
@@ -15,10 +16,18 @@ constexpr std::string_view kKinds =
     "a config.json or preset, a model directory, safetensors, GGUF, a tokenizer, a data set, a checkpoint or "
     "metrics.jsonl";
 
+fs::path folder_of(const fs::path& file) {
+  return file.has_parent_path() ? file.parent_path() : fs::path(".");
+}
+
 Report inspect_directory(const fs::path& path, const InspectOptions& options) {
+  if (fs::exists(path / "manifest.json")) return inspect_checkpoint(path, options);
   if (fs::exists(path / "config.json")) return inspect_model_directory(path, options);
+  if (is_data_set(path)) return inspect_data_set(path);
+  if (holds_checkpoints(path)) return inspect_run(path);
   for (const char* name : {"model.safetensors.index.json", "model.safetensors"})
     if (fs::exists(path / name)) return inspect(path / name, options);
+  if (holds_tokenizer(path)) return inspect_tokenizer(path);
   fail("{}: nothing in this folder that Sinew reads ({})", path.string(), kKinds);
 }
 
@@ -40,9 +49,13 @@ Report inspect_json(const fs::path& path, const InspectOptions& options) {
   const auto has = [&](std::string_view key) {
     return std::find(keys.begin(), keys.end(), key) != keys.end();
   };
+  if (path.filename() == "manifest.json") return inspect_checkpoint(folder_of(path), options);
+  if (path.filename() == kDataSetFile || path.filename() == kUnfinishedFile)
+    return inspect_data_set(folder_of(path));
   if (has("weight_map")) return inspect_weights_index(path, options);
   if (has("model_type") || path.filename() == "config.json")
     return inspect_config(path, parse_model_config(text, path.string()), options);
+  if (has("model") || path.filename() == "tokenizer.json") return inspect_tokenizer(path);
   fail("{}: not a JSON file that Sinew reads ({})", path.string(), kKinds);
 }
 
@@ -56,6 +69,7 @@ Report inspect_file(const fs::path& path, const InspectOptions& options) {
   if (extension == ".safetensors" || starts_like_safetensors(bytes))
     return inspect_safetensors(path, options);
   if (extension == ".jsonl") return inspect_metrics(path);
+  if (extension == ".model") return inspect_tokenizer(path);
   if (extension == ".json" || bytes[0] == std::byte{'{'}) return inspect_json(path, options);
   fail("{}: not a file that Sinew reads ({})", path.string(), kKinds);
 }

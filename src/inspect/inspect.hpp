@@ -17,7 +17,8 @@ struct Report {
 
 // `path`: a config.json or the name of a preset, a Hugging Face model directory (names and shapes of all
 // tensors are checked against its config, its tokenizer against its vocabulary), a safetensors file or index,
-// a GGUF file, a tokenizer file, metrics.jsonl. Throws UserError, one line, when it is none of these or
+// a GGUF file, a tokenizer file, a data set, a checkpoint or the folder of a
+// run (of these every byte is read), metrics.jsonl. Throws UserError, one line, when it is none of these or
 // damaged.
 Report inspect(const std::filesystem::path& path, const InspectOptions& options = {});
 

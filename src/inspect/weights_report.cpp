@@ -125,6 +125,7 @@ Report inspect_model_directory(const std::filesystem::path& path, const InspectO
   if (!has_weights(path)) {
     ReportBuilder report(path, "model directory without weights");
     add_model_facts(report, config);
+    if (holds_tokenizer(path)) add_tokenizer_facts(report, path, config.vocab_size);
     report.note(
         "no model.safetensors and no model.safetensors.index.json: only the configuration was checked");
     return report.finish();
@@ -134,6 +135,7 @@ Report inspect_model_directory(const std::filesystem::path& path, const InspectO
                                          weights.files().size() == 1 ? "" : "s"));
   check_weights(report, path, config, weights);
   add_model_facts(report, config);
+  if (holds_tokenizer(path)) add_tokenizer_facts(report, path, config.vocab_size);
   const auto rows = rows_of(weights);
   add_stored_bytes(report, rows);
   add_tensor_table(report, rows, options.all_tensors);

@@ -7,6 +7,8 @@
 #include <map>
 #include <mutex>
 
+#include "kernels/matmul_peak.hpp"
+
 namespace sinew {
 namespace {
 
@@ -40,13 +42,22 @@ double measure(at::Device device, at::ScalarType type) {
 
 }  // namespace
 
+GemmPeak torch_gemm_peak(at::Device device) {
+  const at::NoGradGuard no_grad;
+  return {measure(device, at::kFloat), measure(device, at::kBFloat16)};
+}
+
 GemmPeak gemm_peak(at::Device device) {
   static std::mutex mutex;
   static std::map<std::string, GemmPeak> known;
   const std::lock_guard lock(mutex);
   if (const auto found = known.find(device.str()); found != known.end()) return found->second;
-  const at::NoGradGuard no_grad;
-  return known[device.str()] = {measure(device, at::kFloat), measure(device, at::kBFloat16)};
+  GemmPeak peak = torch_gemm_peak(device);
+  if (device.is_cpu()) {
+    const MatmulPeak own = matmul_peak();
+    peak = {std::max(peak.fp32, own.fp32), std::max(peak.bf16, own.bf16)};
+  }
+  return known[device.str()] = peak;
 }
 
 }  // namespace sinew

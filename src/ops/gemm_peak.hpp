@@ -9,9 +9,13 @@ struct GemmPeak {
   double fp32 = 0, bf16 = 0;  // FLOP/s (2 n^3 a product)
 };
 
-// Square products of n = 2048 (8192 on a GPU) through libtorch with its current number of threads: the best
-// of at least three, over about half a second a type. Measured once a process and device, then remembered;
-// safe to call from any thread.
+// Square products of n = 2048 (8192 on a GPU), the best of at least three over about half a second a type. On
+// a CPU the better of libtorch, with its current number of threads, and our own kernels (kernels/matmul.hpp),
+// since the trainer uses both. Measured once a process and device, then remembered; safe to call from any
+// thread.
 GemmPeak gemm_peak(at::Device device = at::kCPU);
+
+// The same of libtorch alone, measured anew at each call.
+GemmPeak torch_gemm_peak(at::Device device);
 
 }  // namespace sinew

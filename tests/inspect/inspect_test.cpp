@@ -1,15 +1,19 @@
 #include "inspect/inspect.hpp"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "base/error.hpp"
 #include "config/model_config.hpp"
+#include "storage/checkpoint.hpp"
 #include "storage/safetensors.hpp"
 #include "support/support.hpp"
+#include "text/build_data_set.hpp"
 
 namespace sinew {
 namespace {
@@ -160,7 +164,9 @@ TEST(Inspect, AgreesWithEveryVerdictOfTheReferenceReaders) {
   SINEW_NEED_DATA();
   for (const std::string& format : std::vector<std::string>{"safetensors", "gguf"}) {
     const auto folder = test::data_dir() / "formats" / format;
-    for (const auto& entry : json::parse(test::slurp(folder / "manifest.json"))["files"]) {
+    const auto files = json::parse(test::slurp(folder / "manifest.json"))["files"];
+    ASSERT_GT(files.size(), 10u);
+    for (const auto& entry : files) {
       const auto verdict = complaint(folder / entry["file"].get<std::string>());
       EXPECT_THAT(verdict, Not(HasSubstr("\n"))) << entry;
       if (entry["verdict"] == "reject") {
@@ -186,6 +192,82 @@ TEST(Inspect, GgufMetadata) {
   const auto found = facts(test::data_dir() / "tokenizers/llama.cpp/ggml-vocab-gpt-2.gguf");
   EXPECT_EQ(found["metadata"]["general.architecture"], "gpt2");
   EXPECT_EQ(found["metadata"]["tokenizer.ggml.tokens"]["items"], 50257);
+}
+
+TEST(Inspect, TokenizerAndItsPlaceInAModel) {
+  SINEW_NEED_DATA();
+  const auto gpt2 = test::data_dir() / "tokenizers/gpt2";
+  for (const auto& path : {gpt2, gpt2 / "tokenizer.json"}) {
+    const auto found = facts(path);
+    EXPECT_EQ(found["tokenizer"]["vocab_size"], 50257);
+    EXPECT_EQ(found["tokenizer"]["eos"], 50256);
+    EXPECT_THAT(found["tokenizer"]["special"], testing::Contains("<|endoftext|>"));
+  }
+  Directory model("llama-124m");  // 64 ids
+  model.write();
+  test::fs::copy_file(gpt2 / "tokenizer.json", model.path() / "tokenizer.json");
+  EXPECT_THAT(complaint(model.path()), AllOf(HasSubstr("50257 ids"), HasSubstr("vocab_size is 64")));
+}
+
+TEST(Inspect, DataSetIsReadWhole) {
+  SINEW_NEED_DATA();
+  const test::TempDir dir;
+  std::string text;
+  for (int i = 0; i < 3000; ++i)
+    text += fmt::format("Line {} of a small corpus.\n{}", i, i % 40 == 39 ? "\n" : "");
+  test::spit(dir / "text.txt", text);
+  DataSetOptions options;
+  options.inputs = {dir / "text.txt"};
+  options.tokenizer = test::data_dir() / "tokenizers/gpt2/tokenizer.json";
+  options.out = dir / "set";
+  build_data_set(options);
+  const auto found = facts(dir / "set");
+  EXPECT_EQ(found["tokenizer"]["vocab_size"], 50257);
+  EXPECT_GT(found["data_set"]["splits"]["train"]["tokens"], 1000);
+  EXPECT_EQ(facts(dir / "set/dataset.json")["data_set"], found["data_set"]);
+  auto shard = test::slurp(dir / "set/train-00000.bin");
+  shard[100] ^= 1;
+  test::spit(dir / "set/train-00000.bin", shard);
+  EXPECT_THAT(complaint(dir / "set"), AllOf(HasSubstr("train-00000.bin"), Not(HasSubstr("\n"))));
+  shard.resize(shard.size() - 2);
+  test::spit(dir / "set/train-00000.bin", shard);
+  EXPECT_THAT(complaint(dir / "set"), HasSubstr("train-00000.bin"));
+}
+
+TEST(Inspect, CheckpointIsReadWhole) {
+  const test::TempDir dir;
+  const Directory model("llama-124m");
+  const auto root = dir / "run/checkpoints";
+  const auto prepared = begin_checkpoint(root, 7);
+  std::vector<std::vector<float>> values;
+  std::vector<SliceData> slices;
+  for (const auto& tensor : model.tensors)
+    values.emplace_back(static_cast<std::size_t>(tensor.elements()), 0.5F);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto& tensor = model.tensors[i];
+    slices.push_back({"weight/" + tensor.name, DType::F32, tensor.shape,
+                      std::vector<std::int64_t>(tensor.shape.size(), 0), tensor.shape,
+                      [&values, i] { return std::as_bytes(std::span(values[i])); }});
+  }
+  TrainingState state;
+  state.step = 7;
+  state.tokens = 700;
+  const auto path =
+      commit_checkpoint(prepared, state, {write_checkpoint_part(prepared, "weights", 0, slices)},
+                        {{"config.json", test::slurp(model.path() / "config.json")}});
+  const auto found = facts(path);
+  EXPECT_EQ(found["state"]["step"], 7);
+  EXPECT_EQ(found["parameters"]["total"], found["stored"]["elements"]);
+  EXPECT_EQ(facts(dir / "run")["checkpoints"][0]["tokens"], 700);
+  EXPECT_EQ(facts(root)["checkpoints"].size(), 1u);
+  for (const auto& entry : test::fs::directory_iterator(path)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    auto bytes = test::slurp(entry.path());
+    bytes.back() ^= 1;
+    test::spit(entry.path(), bytes);
+    for (const auto& place : {path, root, dir / "run"})
+      EXPECT_THAT(complaint(place), AllOf(HasSubstr(entry.path().filename().string()), Not(HasSubstr("\n"))));
+  }
 }
 
 TEST(Inspect, Metrics) {
