@@ -27,7 +27,7 @@ class TrainCli : public testing::Test {
     write_tiny_tokenizer(*world_ / "tokenizer.json");
     spit(*world_ / "text.txt", tiny_text());
     spit(*world_ / "model.json", tiny_v3().dump());
-    const Run made = run_sinew({"data", path("text.txt"), "--tokenizer", path("tokenizer.json"), "--out",
+    const sinew::test::Run made = run_sinew({"data", path("text.txt"), "--tokenizer", path("tokenizer.json"), "--out",
                                 path("data"), "--val-fraction", "0.1"});
     ASSERT_EQ(made.exit_code, 0) << made.error;
     spit(
@@ -82,7 +82,7 @@ int run_and_signal(const Arguments& arguments, int signal, const std::function<b
 // The unbroken run, one stopped by SIGTERM and resumed, one killed while it writes a checkpoint and resumed.
 TEST_F(TrainCli, StoppedKilledAndUnbrokenRunsAreTheSame) {
   const TempDir dir;
-  const Run whole = run_sinew(train(dir / "whole"));
+  const sinew::test::Run whole = run_sinew(train(dir / "whole"));
   ASSERT_EQ(whole.exit_code, 0) << whole.error;
   EXPECT_THAT(whole.output, AllOf(HasSubstr("bits per byte"), HasSubstr("sample "), HasSubstr("whole/model"),
                                   HasSubstr("sinew generate")));
@@ -96,14 +96,14 @@ TEST_F(TrainCli, StoppedKilledAndUnbrokenRunsAreTheSame) {
       << slurp(dir / "said");
   EXPECT_THAT(slurp(dir / "said"), HasSubstr("stopped by SIGTERM after step"));
   EXPECT_FALSE(fs::exists(dir / "stopped/model"));
-  const Run resumed = run_sinew({"train", "--out", (dir / "stopped").string(), "--resume"});
+  const sinew::test::Run resumed = run_sinew({"train", "--out", (dir / "stopped").string(), "--resume"});
   ASSERT_EQ(resumed.exit_code, 0) << resumed.error;
   EXPECT_EQ(reproducible_lines(dir / "stopped/metrics.jsonl"), expected);
 
   ASSERT_EQ(run_sinew(train(dir / "killed"), {"SINEW_FAULT=kill-save@12"}).exit_code, 128 + SIGKILL);
   EXPECT_TRUE(fs::exists(dir / "killed/checkpoints/step-12.unfinished"));
   EXPECT_FALSE(fs::exists(dir / "killed/checkpoints/step-12"));
-  const Run after = run_sinew(train(dir / "killed", {"--resume"}));
+  const sinew::test::Run after = run_sinew(train(dir / "killed", {"--resume"}));
   ASSERT_EQ(after.exit_code, 0) << after.error;
   EXPECT_THAT(after.error, HasSubstr("step-8"));
   EXPECT_EQ(reproducible_lines(dir / "killed/metrics.jsonl"), expected);
@@ -145,7 +145,7 @@ TEST_F(TrainCli, AFullDiskDuringASaveLeavesTheCheckpointBefore) {
   EXPECT_EQ(lines_of(said.substr(said.find("sinew: "))), 1u);
   EXPECT_EQ(slurp(dir / "run/checkpoints/step-4/weights-r00000-00000.safetensors"), before);
   EXPECT_FALSE(fs::exists(dir / "run/checkpoints/step-8"));
-  const Run after = run_sinew({"train", "--out", (dir / "run").string(), "--resume"});
+  const sinew::test::Run after = run_sinew({"train", "--out", (dir / "run").string(), "--resume"});
   EXPECT_EQ(after.exit_code, 0) << after.error;
 }
 
@@ -191,7 +191,7 @@ TEST_F(TrainCli, BadInputIsOneLineAndExitCode2) {
       {{"export", dir.path().string(), (dir / "model").string()}, "holds no checkpoint"},
   };
   for (const auto& [arguments, message] : cases) {
-    const Run run = run_sinew(arguments);
+    const sinew::test::Run run = run_sinew(arguments);
     EXPECT_EQ(run.exit_code, 2) << message << "\n" << run.error;
     EXPECT_THAT(run.error, HasSubstr(message));
     EXPECT_EQ(lines_of(run.error), 1u) << run.error;
@@ -204,11 +204,11 @@ TEST_F(TrainCli, AnExistingRunIsKept) {
   const Arguments once = train(dir / "run", {"--set", "train.steps=2"});
   ASSERT_EQ(run_sinew(once).exit_code, 0);
   const std::string metrics = slurp(dir / "run/metrics.jsonl");
-  const Run again = run_sinew(once);
+  const sinew::test::Run again = run_sinew(once);
   EXPECT_EQ(again.exit_code, 2);
   EXPECT_THAT(again.error, AllOf(HasSubstr("--resume"), HasSubstr("--overwrite")));
   EXPECT_EQ(slurp(dir / "run/metrics.jsonl"), metrics);
-  const Run more =
+  const sinew::test::Run more =
       run_sinew({"train", "--out", (dir / "run").string(), "--resume", "--set", "train.steps=4"});
   EXPECT_EQ(more.exit_code, 0) << more.error;
   EXPECT_THAT(more.error, HasSubstr("changed since the run began: train.steps: 2 -> 4"));
@@ -218,18 +218,18 @@ TEST_F(TrainCli, AnExistingRunIsKept) {
   EXPECT_EQ(run_sinew(overwrite).exit_code, 0);
   EXPECT_EQ(metrics_lines(dir / "run/metrics.jsonl").size(), 2u);
 
-  const Run exported = run_sinew({"export", (dir / "run").string(), (dir / "model").string()});
+  const sinew::test::Run exported = run_sinew({"export", (dir / "run").string(), (dir / "model").string()});
   EXPECT_EQ(exported.exit_code, 0) << exported.error;
   EXPECT_EQ(slurp(dir / "model/model.safetensors"), slurp(dir / "run/model/model.safetensors"));
   EXPECT_EQ(run_sinew({"export", (dir / "run").string(), (dir / "model").string()}).exit_code, 2);
 }
 
 TEST_F(TrainCli, PrintsAndExplainsItsSettings) {
-  const Run printed =
+  const sinew::test::Run printed =
       run_sinew({"train", "--config", path("run.toml"), "--set", "train.steps=9", "--print-config"});
   EXPECT_EQ(printed.exit_code, 0);
   EXPECT_THAT(printed.output, AllOf(HasSubstr("# --set"), HasSubstr("run.toml:2:1"), HasSubstr("# default")));
-  const Run help = run_sinew({"train", "--help-config"});
+  const sinew::test::Run help = run_sinew({"train", "--help-config"});
   EXPECT_EQ(help.exit_code, 0);
   EXPECT_THAT(help.output, AllOf(HasSubstr("[optimizer]"), HasSubstr("weight_decay")));
   EXPECT_THAT(run_sinew({"train", "--help"}).output, HasSubstr("Examples:"));
