@@ -10,6 +10,7 @@
 #include <chrono>
 #include <thread>
 
+#include "support/program.hpp"
 #include "support/tiny_run.hpp"
 
 namespace {
@@ -27,8 +28,8 @@ class TrainCli : public testing::Test {
     write_tiny_tokenizer(*world_ / "tokenizer.json");
     spit(*world_ / "text.txt", tiny_text());
     spit(*world_ / "model.json", tiny_v3().dump());
-    const sinew::test::Run made = run_sinew({"data", path("text.txt"), "--tokenizer", path("tokenizer.json"), "--out",
-                                path("data"), "--val-fraction", "0.1"});
+    const sinew::test::Run made = run_sinew({"data", path("text.txt"), "--tokenizer", path("tokenizer.json"),
+                                             "--out", path("data"), "--val-fraction", "0.1"});
     ASSERT_EQ(made.exit_code, 0) << made.error;
     spit(
         *world_ / "run.toml",
@@ -64,7 +65,7 @@ int run_and_signal(const Arguments& arguments, int signal, const std::function<b
     std::vector<char*> argv{const_cast<char*>("sinew")};
     for (const auto& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
     argv.push_back(nullptr);
-    execv(SINEW_PROGRAM, argv.data());
+    execv(sinew_program().c_str(), argv.data());
     _exit(127);
   }
   int status = 0;
@@ -127,7 +128,7 @@ TEST_F(TrainCli, AFullDiskDuringASaveLeavesTheCheckpointBefore) {
     dup2(ends[1], 2);
     close(ends[0]);
     close(ends[1]);
-    execl(SINEW_PROGRAM, "sinew", "train", "--out", (dir / "run").c_str(), "--resume", "--set",
+    execl(sinew_program().c_str(), "sinew", "train", "--out", (dir / "run").c_str(), "--resume", "--set",
           "train.steps=8", nullptr);
     _exit(127);
   }
