@@ -9,7 +9,7 @@
 
 #include "kernels/bf16.hpp"
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 

@@ -7,6 +7,11 @@
 
 namespace sinew {
 
+// One AdamW update as a function of gradient, moments and weight; see optimizer.hpp.
+struct AdamWFactors {
+  float beta1, one_less_beta1, beta2, one_less_beta2, eps, step_size, root_correction, gradient_scale, keep;
+};
+
 template <class T>
 struct VectorKernels {
   // out [rows, columns] = (accumulate ? out : 0) + scale * in
@@ -55,6 +60,11 @@ struct VectorKernels {
   // Cross-entropy of one row of logits: returns log(sum exp) - logits[target]; d (null: not wanted) =
   // softmax - one_hot(target).
   float (*cross_entropy_row)(const float* logits, index_t n, index_t target, T* d);
+  // w, m, v updated from the gradient g (null: zero), which is set to zero; narrow (null where it is w
+  // itself): w in the weight's type.
+  void (*adamw)(float* w, float* m, float* v, float* g, T* narrow, index_t n, const AdamWFactors& f);
+  // The sum of squares of x [n], in doubles and in an order of its own.
+  double (*sum_of_squares)(const float* x, index_t n);
   // Scores of one token: softmax of its logits, or the sigmoid of each. Backward turns the gradient of the
   // scores into that of the logits, in place.
   void (*gate_scores)(const float* logits, index_t n, bool softmax, float* scores);

@@ -257,6 +257,47 @@ float cross_entropy_row(const float* logits, index_t n, index_t target, T* d) {
   return loss;
 }
 
+[[gnu::always_inline]] inline Vf square_root(Vf x) {
+#if defined(__AVX512F__)
+  return (Vf)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);  // unmasked, GCC 12 warns of its own header
+#elif defined(__AVX2__)
+  return (Vf)_mm256_sqrt_ps((__m256)x);
+#else
+  Vf y;
+  for (int l = 0; l < W; ++l) y[l] = __builtin_sqrtf(x[l]);
+  return y;
+#endif
+}
+
+template <class T>
+void adamw(float* w, float* m, float* v, float* g, T* narrow, index_t n, const AdamWFactors& f) {
+  for (index_t i = 0; i < n; i += W) {
+    const index_t left = n - i;
+    const Vf gradient = g != nullptr ? load_n(g + i, left) * f.gradient_scale : Vf{};
+    const Vf m1 = f.beta1 * load_n(m + i, left) + f.one_less_beta1 * gradient;
+    const Vf v1 = f.beta2 * load_n(v + i, left) + f.one_less_beta2 * gradient * gradient;
+    const Vf w1 =
+        load_n(w + i, left) * f.keep - f.step_size * m1 / (square_root(v1) * f.root_correction + f.eps);
+    store_n(m + i, m1, left);
+    store_n(v + i, v1, left);
+    store_n(w + i, w1, left);
+    if (g != nullptr) store_n(g + i, Vf{}, left);
+    if (narrow != nullptr) store_n(narrow + i, w1, left);
+  }
+}
+
+[[maybe_unused]] double sum_of_squares(const float* x, index_t n) {
+  typedef double Vd __attribute__((vector_size(W * 8)));
+  Vd s = {};
+  for (index_t i = 0; i < n; i += W) {
+    const Vd v = __builtin_convertvector(load_n(x + i, n - i), Vd);
+    s += v * v;
+  }
+  double total = 0;
+  for (int l = 0; l < W; ++l) total += s[l];
+  return total;
+}
+
 [[maybe_unused]] void gate_scores(const float* logits, index_t n, bool softmax, float* scores) {
   if (!softmax) {
     for (index_t i = 0; i < n; i += W) store_n(scores + i, sigmoid(load_n(logits + i, n - i)), n - i);
@@ -294,6 +335,8 @@ constexpr VectorKernels<T> vector_table() {
           norm_row<T>,
           norm_row_backward<T>,
           cross_entropy_row<T>,
+          adamw<T>,
+          sum_of_squares,
           gate_scores,
           gate_scores_backward};
 }
