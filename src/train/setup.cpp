@@ -89,9 +89,6 @@ TrainingSetup prepare_training(const RunConfig& config) {
   open_data(setup);
   const std::int64_t needed = std::max(setup.train->vocab_size(), setup.tokenizer->vocab_size());
   check_vocabulary(needed, setup.model.vocab_size, name);
-  if (needed < setup.model.vocab_size)
-    log::info("{} has room for {} tokens, the tokenizer has {}: the rest stays unused", name,
-              setup.model.vocab_size, needed);
   return setup;
 }
 

@@ -105,10 +105,15 @@ class Trainer {
     const ParameterCounts counts = count_parameters(setup_.model);
     peak_ = setup_.dtype == at::kBFloat16 ? gemm_peak(setup_.device).bf16 : gemm_peak(setup_.device).fp32;
     flops_per_token_ = train_flops_per_token(setup_.model, c_.data.sequence);
-    log::info("{}: {} parameters, {} active a token; {} on {} ({} threads, matrix products at {}FLOP/s)",
-              c_.model.config.empty() ? c_.model.init : c_.model.config,
-              human_count(static_cast<double>(counts.total)), human_count(static_cast<double>(counts.active)),
-              c_.train.dtype, setup_.device.str(), at::get_num_threads(), human_count(peak_));
+    log::info(
+        "{}: {} parameters, {} active a token; {} on {} ({} threads, matrix products at {:.0f} GFLOP/s)",
+        c_.model.config.empty() ? c_.model.init : c_.model.config,
+        human_count(static_cast<double>(counts.total)), human_count(static_cast<double>(counts.active)),
+        c_.train.dtype, setup_.device.str(), at::get_num_threads(), peak_ / 1e9);
+    const std::int64_t spare = setup_.model.vocab_size - setup_.tokenizer->vocab_size();
+    if (spare > 0)
+      log::info("the model has {} more rows of vocabulary than the tokenizer has tokens: they stay unused",
+                spare);
     const double planned =
         static_cast<double>(c_.train.steps) * static_cast<double>(c_.train.batch * c_.data.sequence);
     log::info("{} tokens of text ({} held out); {} steps of up to {} x {} tokens: {:.2f} epochs",
@@ -213,8 +218,16 @@ class Trainer {
                     human_seconds(seconds_since(start))));
   }
 
+  // Without a prompt a sample begins as documents do: at the beginning token, or after an end of text.
+  std::vector<TokenId> sample_prompt() const {
+    const Tokenizer& tokenizer = *setup_.tokenizer;
+    if (c_.eval.sample_prompt.empty() && !tokenizer.bos() && setup_.model.bos_token_ids.empty())
+      return {tokenizer.eos().value_or(0)};
+    return prompt_tokens(tokenizer, c_.eval.sample_prompt, setup_.model);
+  }
+
   void sample_now() {
-    std::vector<TokenId> ids = prompt_tokens(*setup_.tokenizer, c_.eval.sample_prompt, setup_.model);
+    std::vector<TokenId> ids = sample_prompt();
     GenerateOptions options;
     options.sampling.temperature = c_.eval.sample_temperature;
     options.sampling.seed = static_cast<std::uint64_t>(c_.train.seed + step_);
@@ -229,7 +242,8 @@ class Trainer {
     ids.insert(ids.end(), written.tokens.begin(), written.tokens.end());
     TextStream stream(*setup_.tokenizer);
     sample_.clear();
-    for (const TokenId id : ids) sample_ += stream.push(id);
+    for (const TokenId id : ids)
+      if (!setup_.tokenizer->is_special(id)) sample_ += stream.push(id);
     sample_ += stream.finish();
     say(fmt::format("step {}: sample: {}", step_, sample_));
     reporter_->sample(step_, sample_);
