@@ -88,7 +88,7 @@ std::string curve(const std::vector<Point>& points, const std::string& x_name, c
     x0 = std::min(x0, p.x), x1 = std::max(x1, p.x), y0 = std::min(y0, p.y), y1 = std::max(y1, p.y);
   if (ideal) y1 = std::max(y1, points[0].y * x1 / points[0].x);
   y0 /= 1.15, y1 *= 1.15, x0 /= 1.08, x1 *= 1.08;
-  const double width = 720, height = 340, left = 76, bottom = 46, top = 12, right = 14;
+  const double width = 720, height = 340, left = 96, bottom = 46, top = 12, right = 14;
   const auto px = [&](double x) {
     return left + (width - left - right) * std::log(x / x0) / std::log(x1 / x0);
   };

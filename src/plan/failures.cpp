@@ -112,7 +112,11 @@ Goodput goodput_formula(const FailureModel& m, double accelerators, double work)
   g.mtbf_hours = r.all() > 0 ? 1 / r.all() / 3600 : INFINITY;
   g.checkpoint_loss =
       (m.checkpoint / g.interval + (m.in_memory ? m.memory_checkpoint / m.memory_interval : 0)) * g.share;
-  g.restart_loss = std::min(1 - g.share, r.storage * m.recovery() + r.memory * m.memory_restart);
+  // A restart that a failure cuts short counts for the time it had.
+  const auto in_restart = [&](double rate, double restart) {
+    return rate > 0 ? rate / r.all() * -std::expm1(-r.all() * restart) : 0;
+  };
+  g.restart_loss = in_restart(r.storage, m.recovery()) + in_restart(r.memory, m.memory_restart);
   g.rework_loss = std::max(0.0, 1 - g.share - g.checkpoint_loss - g.restart_loss);
   return g;
 }

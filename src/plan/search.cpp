@@ -87,18 +87,26 @@ Space fill(const Setup& base, const SearchSpace& given) {
   return s;
 }
 
-Setup with(const Setup& base, const Core& core, const Leaf& leaf) {
+// A setup of the core, whose leaf place() then changes: copying a setup for each leaf would take most of the
+// time.
+Setup of_core(const Setup& base, const Core& core) {
   Setup s = base;
   s.job.precision = core.precision;
   s.layout = core.layout;
-  s.layout.pipeline = leaf.pipeline;
-  s.layout.chunks = leaf.chunks;
-  s.layout.schedule = leaf.schedule;
-  s.layout.zero = leaf.zero;
-  s.layout.offload = leaf.offload;
-  s.layout.data = s.count / (s.layout.tensor * s.layout.context * leaf.pipeline);
   return s;
 }
+
+void place(Setup& s, const Leaf& leaf) {
+  Layout& l = s.layout;
+  l.pipeline = leaf.pipeline;
+  l.chunks = leaf.chunks;
+  l.schedule = leaf.schedule;
+  l.zero = leaf.zero;
+  l.offload = leaf.offload;
+  l.data = s.count / (l.tensor * l.context * leaf.pipeline);
+}
+
+constexpr Leaf plain_leaf{1, 1, ScheduleKind::one_f_one_b, 1, false};
 
 template <class Visit>
 void each_core(const Setup& base, const Space& space, const Visit& visit) {
@@ -132,20 +140,24 @@ void each_core(const Setup& base, const Space& space, const Visit& visit) {
       }
 }
 
-// The valid leaves of a core.
+// The valid leaves of a core, each placed into `s`.
 template <class Visit>
-void each_leaf(const Setup& base, const Space& space, const Core& core, const Visit& visit) {
+void each_leaf(Setup& s, const Space& space, const Visit& visit) {
+  static const std::vector<int> one = {1};
   for (const int pipeline : space.pipeline) {
-    const Setup probe = with(base, core, {pipeline, 1, ScheduleKind::one_f_one_b, 1, false});
-    if (!layout_problem(probe).empty()) continue;
+    place(s, {pipeline, 1, ScheduleKind::one_f_one_b, 1, false});
+    if (!layout_problem(s).empty()) continue;
     for (const ScheduleKind schedule : space.schedules) {
       const bool chunked = schedule == ScheduleKind::interleaved;
       if (pipeline == 1 && schedule != ScheduleKind::one_f_one_b) continue;
-      if (schedule == ScheduleKind::dualpipe_v && 2 * pipeline > base.network.layers) continue;
-      for (const int chunks : chunked ? space.chunks : std::vector<int>{1}) {
-        if (chunked && static_cast<std::int64_t>(pipeline) * chunks > base.network.layers) continue;
+      if (schedule == ScheduleKind::dualpipe_v && 2 * pipeline > s.network.layers) continue;
+      for (const int chunks : chunked ? space.chunks : one) {
+        if (chunked && static_cast<std::int64_t>(pipeline) * chunks > s.network.layers) continue;
         for (const int zero : space.zero)
-          for (const bool offload : space.offload) visit(Leaf{pipeline, chunks, schedule, zero, offload});
+          for (const bool offload : space.offload) {
+            place(s, {pipeline, chunks, schedule, zero, offload});
+            visit();
+          }
       }
     }
   }
@@ -193,23 +205,45 @@ struct Counters {
   std::atomic<std::uint64_t> considered{0}, simulated{0};
 };
 
+// What leaves that differ only in sharding (below zero 3) and offload have in common: the schedule's
+// simulation.
+struct Shared {
+  int pipeline = 0, chunks = 0;
+  ScheduleKind schedule = ScheduleKind::gpipe;
+  double activations = -1;  // bytes at the schedule's peak
+  double extra = -1;        // s that the simulation is above the floor
+
+  void begin(const Layout& l) {
+    if (l.pipeline == pipeline && l.chunks == chunks && l.schedule == schedule) return;
+    *this = {l.pipeline, l.chunks, l.schedule, -1, -1};
+  }
+};
+
 // One leaf: cheap bounds first, then memory, then the simulation.
-void try_leaf(const Setup& base, const Core& core, const Leaf& leaf, const Kit& kit, const Constants& k,
-              double memory, Objective objective, Kept& kept, Counters& counters) {
-  const Setup s = with(base, core, leaf);
-  const MemoryUse floor = memory_floor(kit, s);
-  if (floor.total() > memory) return;
-  if (objective == Objective::memory && floor.total() > kept.limit()) return;
-  if (objective == Objective::time && step_floor(kit, s, k) > kept.limit()) return;
-  Candidate c{s, {}};
-  const MemoryUse use = predict_memory(kit, s, k);
-  if (use.total() > memory) return;
-  if (objective == Objective::memory && use.total() > kept.limit()) return;
+void try_leaf(const Setup& s, const Kit& kit, const Constants& k, double memory, Objective objective,
+              Kept& kept, Shared& shared, Counters& counters) {
+  shared.begin(s.layout);
+  MemoryUse use = memory_floor(kit, s);
+  if (shared.activations >= 0) use.activations = shared.activations;
+  if (use.total() > memory || (objective == Objective::memory && use.total() > kept.limit())) return;
+  const bool plain = s.layout.zero < 3;
+  double floor = 0;
+  if (objective == Objective::time) {
+    floor = step_floor(kit, s, k);
+    if (floor + (plain && shared.extra > 0 ? shared.extra * (1 - 1e-9) : 0) > kept.limit()) return;
+  }
+  if (shared.activations < 0) {
+    use = predict_memory(kit, s, k);
+    shared.activations = use.activations;
+    if (use.total() > memory || (objective == Objective::memory && use.total() > kept.limit())) return;
+  }
   counters.simulated.fetch_add(1, std::memory_order_relaxed);
-  c.step = predict_step(kit, s, k);
-  c.step.memory = use;
-  c.step.fits = true;
-  kept.offer(std::move(c));
+  StepPrediction step = predict_step(kit, s, k);
+  if (plain && objective == Objective::time) shared.extra = step.seconds * (1 - 1e-9) - floor;
+  if (objective == Objective::time && step.seconds > kept.limit()) return;
+  step.memory = use;
+  step.fits = true;
+  kept.offer({s, step});
 }
 
 }  // namespace
@@ -227,7 +261,8 @@ SearchResult search_layouts(const Setup& base, const SearchSpace& given, const C
   parallel_for(cores.size(), 64, [&](std::size_t begin, std::size_t end) {
     for (std::size_t i = begin; i < end; ++i) {
       Core& core = cores[i];
-      const Setup s = with(base, core, {1, 1, ScheduleKind::one_f_one_b, 1, false});
+      Setup s = of_core(base, core);
+      place(s, plain_leaf);
       const double share = static_cast<double>(core.layout.tensor) * core.layout.context / base.count;
       core.bound = make_kit(s, k).work * static_cast<double>(base.job.global_batch) /
                    core.layout.micro_batch * share * slower;
@@ -245,11 +280,16 @@ SearchResult search_layouts(const Setup& base, const SearchSpace& given, const C
       const Core& core = cores[by_bound[i]];
       const bool hopeless = objective == Objective::time && core.bound > kept.limit();
       std::uint64_t leaves = 0;
+      Setup s = of_core(base, core);
       Kit kit;
-      if (!hopeless) kit = make_kit(with(base, core, {1, 1, ScheduleKind::one_f_one_b, 1, false}), k);
-      each_leaf(base, space, core, [&](const Leaf& leaf) {
+      if (!hopeless) {
+        place(s, plain_leaf);
+        kit = make_kit(s, k);
+      }
+      Shared shared;
+      each_leaf(s, space, [&] {
         ++leaves;
-        if (!hopeless) try_leaf(base, core, leaf, kit, k, memory, objective, kept, counters);
+        if (!hopeless) try_leaf(s, kit, k, memory, objective, kept, shared, counters);
       });
       counters.considered.fetch_add(leaves, std::memory_order_relaxed);
     }
@@ -268,9 +308,10 @@ SearchResult search_by_brute_force(const Setup& base, const SearchSpace& given, 
   SearchResult result;
   std::vector<Candidate> all;
   each_core(base, space, [&](const Core& core) {
-    each_leaf(base, space, core, [&](const Leaf& leaf) {
+    Setup s = of_core(base, core);
+    each_leaf(s, space, [&] {
       ++result.considered;
-      Candidate c{with(base, core, leaf), {}};
+      Candidate c{s, {}};
       c.step = predict_step(c.setup, k);
       c.step.memory = predict_memory(c.setup, k);
       c.step.fits = c.step.memory.total() <= base.chip.memory_bytes;
