@@ -49,6 +49,17 @@ TEST(Generate, SameTextWithAndWithoutCacheAndForOneSeed) {
             json["text"].get<std::string>() + "\n");
 }
 
+// llama2.c's own program wrote the expected text.
+TEST(Generate, Stories260KConvertedTellsItsStory) {
+  SINEW_NEED_DATA();
+  const TempDir dir;
+  const auto source = data_dir() / "models" / "stories260K";
+  ASSERT_EQ(run_sinew({"convert", (source / "stories260K.bin").string(), dir / "model"}).exit_code, 0);
+  const auto run = run_sinew({"generate", dir / "model", "--max-tokens", "200"});
+  EXPECT_EQ(run.exit_code, 0) << run.error;
+  EXPECT_EQ(run.output, slurp(source / "expected_greedy_n200.txt"));
+}
+
 TEST(Generate, BadInputIsOneLine) {
   const TempDir dir;
   const auto run = run_sinew({"generate", dir / "none", "--prompt", "x"});
