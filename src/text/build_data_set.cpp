@@ -132,15 +132,20 @@ class Build {
       fs::remove(o_.out / kUnfinishedFile);  // left when the work was stopped between its last two steps
       return result;
     }
-    const bool unfinished = fs::exists(o_.out / kUnfinishedFile);
-    if (!unfinished) require_empty();
+    // Everything that can be wrong with the input is found before anything is written.
+    if (unfinished())
+      load_state();
+    else
+      require_empty();
+    plan_split();
     make_directories(o_.out);
     const DirectoryLock lock(o_.out);
     Json state;
-    if (unfinished) state = load_state();
+    if (unfinished())
+      state = load_state();
+    else
+      start();
     result.resumed = state.is_object() && state.at("documents").get<std::uint64_t>() > 0;
-    plan_split();
-    if (!unfinished) start();
     encode_all(state);
     finish();
     result.info = info_;
@@ -148,6 +153,8 @@ class Build {
   }
 
  private:
+  bool unfinished() const { return fs::exists(o_.out / kUnfinishedFile); }
+
   void require_empty() const {
     if (!fs::exists(o_.out)) return;
     require(fs::is_directory(o_.out), "--out: {} is a file, not a directory", o_.out.string());
