@@ -7,8 +7,10 @@
 #include "base/error.hpp"
 #include "base/files.hpp"
 #include "cli/commands.hpp"
+#include "kernels/matmul_peak.hpp"
 #include "plan/answer.hpp"
 #include "plan/data_files.hpp"
+#include "plan/here.hpp"
 #include "plan/inference.hpp"
 #include "plan/validation.hpp"
 
@@ -21,8 +23,21 @@ struct Options {
   int count = 0, top = 5;
   double tokens = 0;
   std::int64_t batch = 1024, sequence = 4096;
-  bool json = false;
+  int micro_batch = 0;
+  bool json = false, here = false;
 };
+
+void run_here(const Options& o, const plan::Network& network, const plan::Job& job) {
+  const MatmulPeak peak = matmul_peak();
+  const plan::Accelerator machine =
+      plan::this_machine(peak.fp32, peak.bf16, plan::measure_memory_bandwidth());
+  const plan::StepPrediction p = plan::predict_here(machine, network, job, o.micro_batch);
+  fmt::print("this machine: products {:.0f} GFLOP/s fp32, {:.0f} bf16; memory {:.1f} GB/s, {:.1f} GB\n",
+             peak.fp32 / 1e9, peak.bf16 / 1e9, machine.memory_bandwidth / 1e9, machine.memory_bytes / 1e9);
+  fmt::print("{}: {:.3f} s a step, {:.0f} tokens/s, {:.1f} % of the product rate; {:.2f} GB{}\n",
+             network.name, p.seconds, p.tokens_per_second, 100 * p.mfu, p.memory.total() / 1e9,
+             p.fits ? "" : ": does not fit");
+}
 
 void run_plan(const Options& o) {
   require(!o.model.empty(), "plan: name a model with --model (a preset, a config.json or a model directory)");
@@ -34,6 +49,7 @@ void run_plan(const Options& o) {
   job.global_batch = o.batch;
   job.precision = plan::parse_precision(o.precision);
   const plan::Network network = plan::find_network(o.model);
+  if (o.here) return run_here(o, network, job);
   plan::Islands islands;
   if (!o.cluster.empty()) {
     islands = plan::read_cluster(o.cluster);
@@ -80,12 +96,18 @@ void add_main(CLI::App& command) {
   command.add_option("--html", o->html, "Write one self-contained page");
   command.add_option("--emit", o->emit, "Write a run configuration for `sinew train`");
   command.add_flag("--json", o->json, "Print JSON");
+  command.add_flag("--here", o->here, "Measure this machine and predict a run of one process on it");
+  command
+      .add_option("--micro-batch", o->micro_batch,
+                  "With --here: sequences a forward pass; 0: the whole batch")
+      ->check(CLI::Range(0, 1 << 24));
   command.footer(
       "Examples:\n"
       "  sinew plan --model deepseek-v3 --accelerator H800 --count 2048 --tokens 14.8e12 --batch 15360 "
       "--precision fp8\n"
       "  sinew plan --model mixtral-8x7b --cluster cluster.toml --tokens 1e12 --html plan.html\n"
       "  sinew plan --model llama-3.1-70b --count 1024 --why-not \"tp=8 pp=1 zero=3\"\n"
+      "  sinew plan --here --model shakespeare-moe --batch 8 --sequence 256 --precision fp32\n"
       "  sinew plan compare eras\n"
       "  sinew plan failures --accelerators 100000 --days 90\n"
       "  sinew plan serving --model deepseek-v3 --accelerator H200 --count 16 --expert 16 --weight-bits 8\n"
