@@ -3,25 +3,43 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 
 #include "kernels/block_formats.hpp"
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // every function that takes or gives Lanes is inlined
+#endif
 
 namespace sinew {
 namespace {
 
-constexpr std::size_t kLanes =
-    8;  // partial sums, so that the loops become vector code without reordering sums
 constexpr float kTiny = 1e-30F;
 
-// Rounds to the nearest whole number (ties to even); |value| < 2^22.
-inline float round_small(float value) {
-  constexpr float kMagic = 12582912.F;  // 1.5 * 2^23
-  return (value + kMagic) - kMagic;
+// Eight floats: one AVX2 register, two of SSE2. Loads, stores and arithmetic are those of the compiler, so
+// every processor gives the same result.
+constexpr std::size_t kLanes = 8;
+typedef float Lanes __attribute__((vector_size(4 * kLanes)));
+#define SINEW_INLINE inline __attribute__((always_inline))
+
+SINEW_INLINE Lanes splat(float value) { return Lanes{} + value; }
+SINEW_INLINE Lanes load(const float* from) {
+  Lanes value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+SINEW_INLINE float total(const Lanes& lanes) {
+  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
 
-inline float clamp(float value, float low, float high) {
-  value = value < low ? low : value;
-  return value > high ? high : value;
+constexpr float kMagic =
+    12582912.F;  // 1.5 * 2^23: adding and taking it away rounds to a whole number, ties to even
+
+// The nearest whole number in low..high; a value that is far away is cut off before it is rounded.
+SINEW_INLINE Lanes round_within(const Lanes& scaled, const Lanes& low, const Lanes& high) {
+  Lanes value = scaled < low ? low : scaled;
+  value = value > high ? high : value;
+  return (value + kMagic) - kMagic;
 }
 
 constexpr std::array<float, 15> iq4_middles() {
@@ -32,19 +50,15 @@ constexpr std::array<float, 15> iq4_middles() {
 }
 constexpr auto kMiddles = iq4_middles();
 
-// out[i] = the IQ4 level nearest to t[i], for kLanes values.
-inline void iq4_values(const float* t, float* out) {
-  for (std::size_t i = 0; i < kLanes; ++i) out[i] = static_cast<float>(kIQ4Levels[0]);
+// The IQ4 level nearest to each value.
+SINEW_INLINE Lanes iq4_within(const Lanes& value) {
+  Lanes level = splat(static_cast<float>(kIQ4Levels[0]));
+  const Lanes none{};
   for (std::size_t k = 0; k < 15; ++k) {
-    const float gap = static_cast<float>(kIQ4Levels[k + 1] - kIQ4Levels[k]);
-    for (std::size_t i = 0; i < kLanes; ++i) out[i] += t[i] > kMiddles[k] ? gap : 0.F;
+    const Lanes gap = splat(static_cast<float>(kIQ4Levels[k + 1] - kIQ4Levels[k]));
+    level += value > splat(kMiddles[k]) ? gap : none;
   }
-}
-
-float total(const float* lanes) {
-  float sum = 0;
-  for (std::size_t i = 0; i < kLanes; ++i) sum += lanes[i];
-  return sum;
+  return level;
 }
 
 struct Moments {
@@ -53,48 +67,59 @@ struct Moments {
 
 // The sums of the levels that (x - offset) * inverse rounds to.
 template <bool kTable>
-Moments moments(const Group& group, float low, float high, float inverse, float offset) {
-  float q_lane[kLanes] = {}, qq_lane[kLanes] = {}, xq_lane[kLanes] = {};
+SINEW_INLINE Moments moments_in(const Group& group, float low, float high, float inverse, float offset) {
+  Lanes q{}, qq{}, xq{};
   for (std::size_t at = 0; at < group.size; at += kLanes) {
-    float level[kLanes];
-    if constexpr (kTable) {
-      float scaled[kLanes];
-      for (std::size_t i = 0; i < kLanes; ++i) scaled[i] = group.x[at + i] * inverse;
-      iq4_values(scaled, level);
-    } else {
-      for (std::size_t i = 0; i < kLanes; ++i)
-        level[i] = clamp(round_small((group.x[at + i] - offset) * inverse), low, high);
-    }
-    for (std::size_t i = 0; i < kLanes; ++i) {
-      const float weighted = group.w[at + i] * level[i];
-      q_lane[i] += weighted;
-      qq_lane[i] += weighted * level[i];
-      xq_lane[i] += weighted * group.x[at + i];
-    }
+    const Lanes x = load(group.x + at), scaled = (x - offset) * inverse;
+    const Lanes level = kTable ? iq4_within(scaled) : round_within(scaled, splat(low), splat(high));
+    const Lanes weighted = load(group.w + at) * level;
+    q += weighted;
+    qq += weighted * level;
+    xq += weighted * x;
   }
-  return {total(q_lane), total(qq_lane), total(xq_lane)};
+  return {total(q), total(qq), total(xq)};
 }
 
 template <bool kTable>
-float error_of(const Group& group, float low, float high, float step, float offset) {
+SINEW_INLINE float error_in(const Group& group, float low, float high, float step, float offset) {
   const float inverse = std::abs(step) > kTiny ? 1.F / step : 0.F;
-  float lane[kLanes] = {};
+  Lanes sum{};
   for (std::size_t at = 0; at < group.size; at += kLanes) {
-    float level[kLanes];
-    if constexpr (kTable) {
-      float scaled[kLanes];
-      for (std::size_t i = 0; i < kLanes; ++i) scaled[i] = (group.x[at + i] - offset) * inverse;
-      iq4_values(scaled, level);
-    } else {
-      for (std::size_t i = 0; i < kLanes; ++i)
-        level[i] = clamp(round_small((group.x[at + i] - offset) * inverse), low, high);
-    }
-    for (std::size_t i = 0; i < kLanes; ++i) {
-      const float difference = group.x[at + i] - step * level[i] - offset;
-      lane[i] += group.w[at + i] * difference * difference;
-    }
+    const Lanes x = load(group.x + at), scaled = (x - offset) * inverse;
+    const Lanes level = kTable ? iq4_within(scaled) : round_within(scaled, splat(low), splat(high));
+    const Lanes difference = x - step * level - offset;
+    sum += load(group.w + at) * difference * difference;
   }
-  return total(lane);
+  return total(sum);
+}
+
+// One body for each kind of levels and each instruction set. Without fused multiply-adds, which would round
+// otherwise.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(__SANITIZE_THREAD__)
+#define SINEW_CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define SINEW_CLONES
+#endif
+SINEW_CLONES Moments moments_of_range(const Group& group, float low, float high, float inverse,
+                                      float offset) {
+  return moments_in<false>(group, low, high, inverse, offset);
+}
+SINEW_CLONES Moments moments_of_table(const Group& group, float low, float high, float inverse,
+                                      float offset) {
+  return moments_in<true>(group, low, high, inverse, offset);
+}
+SINEW_CLONES float error_of_range(const Group& group, float low, float high, float step, float offset) {
+  return error_in<false>(group, low, high, step, offset);
+}
+SINEW_CLONES float error_of_table(const Group& group, float low, float high, float step, float offset) {
+  return error_in<true>(group, low, high, step, offset);
+}
+
+template <bool kTable>
+Moments moments(const Group& group, float low, float high, float inverse, float offset) {
+  return kTable ? moments_of_table(group, low, high, inverse, offset)
+                : moments_of_range(group, low, high, inverse, offset);
 }
 
 // Tries scaling so that `extreme` meets `level`, and a little more or less.
@@ -199,8 +224,8 @@ Line search_line(const Group& group, int high, int sign) {
 
 float line_error(const Group& group, int low, int high, bool table, float step, float offset) {
   const auto bottom = static_cast<float>(low), top = static_cast<float>(high);
-  return table ? error_of<true>(group, bottom, top, step, offset)
-               : error_of<false>(group, bottom, top, step, offset);
+  return table ? error_of_table(group, bottom, top, step, offset)
+               : error_of_range(group, bottom, top, step, offset);
 }
 
 void line_levels(const Group& group, int low, int high, bool table, float step, float offset,
@@ -209,8 +234,8 @@ void line_levels(const Group& group, int low, int high, bool table, float step, 
   for (std::size_t i = 0; i < group.size; ++i) {
     const float scaled = (group.x[i] - offset) * inverse;
     levels[i] = table ? static_cast<std::int8_t>(nearest_iq4(scaled))
-                      : static_cast<std::int8_t>(
-                            clamp(round_small(scaled), static_cast<float>(low), static_cast<float>(high)));
+                      : static_cast<std::int8_t>(std::nearbyint(
+                            std::clamp(scaled, static_cast<float>(low), static_cast<float>(high))));
   }
 }
 
