@@ -11,6 +11,7 @@ void add_commands(CLI::App& app) {
   add_export(app);
   add_plot(app);
   add_plan(app);
+  add_quantize(app);
   add_schedule(app);
 #ifdef SINEW_TRAIN
   add_generate(app);

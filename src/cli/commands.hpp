@@ -11,6 +11,7 @@ void add_commands(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_data(CLI::App& app);
 void add_doctor(CLI::App& app);
+void add_quantize(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_generate(CLI::App& app);  // with libtorch
 void add_logits(CLI::App& app);    // with libtorch

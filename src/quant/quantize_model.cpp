@@ -1,0 +1,218 @@
+#include "quant/quantize_model.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <mutex>
+#include <nlohmann/json.hpp>
+
+#include "base/error.hpp"
+#include "base/log.hpp"
+#include "base/progress.hpp"
+#include "base/text.hpp"
+#include "base/threads.hpp"
+#include "quant/allocate.hpp"
+#include "quant/gguf_export.hpp"
+#include "quant/quantize_rows.hpp"
+#include "quant/recipe.hpp"
+
+namespace sinew {
+namespace {
+
+// What the allocation chooses from, by rising size.
+constexpr std::array kCandidates{BlockFormat::q2_k, BlockFormat::q3_k, BlockFormat::iq4_xs, BlockFormat::q4_k,
+                                 BlockFormat::q5_k, BlockFormat::q6_k, BlockFormat::q8_0};
+
+std::uint64_t tensor_bytes(const SourceTensor& tensor, BlockFormat format) {
+  return static_cast<std::uint64_t>(tensor.rows.rows) *
+         block_bytes(format, static_cast<std::size_t>(tensor.rows.cols));
+}
+
+// Bytes of the file that are not tensor data, with every tensor padded to the alignment.
+std::uint64_t overhead_bytes(const ModelSource& source) {
+  std::uint64_t bytes = source.metadata.bytes().size() + 256;
+  for (const SourceTensor& tensor : source.tensors) bytes += tensor.name.size() + 60 + 32;
+  return bytes;
+}
+
+// Sums that come in from several threads in any order, added up in the order of the rows.
+class ErrorSums {
+ public:
+  explicit ErrorSums(std::size_t tensors) : parts_(tensors) {}
+  void add(std::size_t tensor, std::int64_t first, double error, double size) {
+    const std::lock_guard lock(mutex_);
+    parts_[tensor].push_back({first, error, size});
+  }
+  double relative(std::size_t tensor) {
+    auto& parts = parts_[tensor];
+    std::sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.first < b.first; });
+    double error = 0, size = 0;
+    for (const Part& part : parts) {
+      error += part.error;
+      size += part.size;
+    }
+    return size > 0 ? std::sqrt(error / size) : 0;
+  }
+
+ private:
+  struct Part {
+    std::int64_t first;
+    double error, size;
+  };
+  std::mutex mutex_;
+  std::vector<std::vector<Part>> parts_;
+};
+
+void squared_sums(const float* values, const float* rounded, std::size_t count, double* error, double* size) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const double difference = static_cast<double>(rounded[i]) - values[i];
+    *error += difference * difference;
+    *size += static_cast<double>(values[i]) * values[i];
+  }
+}
+
+std::uint64_t byte_budget(const QuantizeOptions& options, const ModelSource& source) {
+  if (options.size) {
+    const std::uint64_t overhead = overhead_bytes(source);
+    return *options.size > overhead ? *options.size - overhead : 0;
+  }
+  std::int64_t elements = 0;
+  for (const SourceTensor& tensor : source.tensors) elements += tensor.elements();
+  return static_cast<std::uint64_t>(*options.bits * static_cast<double>(elements) / 8);
+}
+
+// The formats that make the sum of relative squared errors least within the budget. Without a calibration
+// every matrix counts alike, for each adds noise of its own relative error to what passes through it.
+std::vector<BlockFormat> allocated_formats(const QuantizeOptions& options, const ModelSource& source) {
+  std::vector<std::vector<Choice>> items(source.tensors.size());
+  std::vector<std::vector<BlockFormat>> formats(source.tensors.size());
+  Progress progress("Measuring tensors", source.tensors.size(), "tensors");
+  std::size_t done = 0;
+  std::mutex mutex;
+  parallel_for(source.tensors.size(), 1, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) {
+      const SourceTensor& tensor = source.tensors[i];
+      if (!quantizable(tensor)) formats[i] = {BlockFormat::f32};
+      for (const BlockFormat candidate : kCandidates) {
+        const BlockFormat format = fitting_format(candidate, tensor.rows.cols);
+        if (quantizable(tensor) &&
+            std::find(formats[i].begin(), formats[i].end(), format) == formats[i].end())
+          formats[i].push_back(format);
+      }
+      for (const BlockFormat format : formats[i]) {
+        const double cost = quantizable(tensor) ? sampled_error(tensor, format) : 0;
+        items[i].push_back({tensor_bytes(tensor, format), cost});
+      }
+      const std::lock_guard lock(mutex);
+      progress.update(++done);
+    }
+  });
+  progress.finish();
+  const std::uint64_t budget = byte_budget(options, source);
+  const std::vector<std::size_t> picks = allocate(items, budget);
+  if (picks.empty()) {
+    std::uint64_t least = 0;
+    for (const auto& item : items) {
+      least += std::min_element(item.begin(), item.end(), [](const Choice& a, const Choice& b) {
+                 return a.bytes < b.bytes;
+               })->bytes;
+    }
+    fail("{}: cannot be made as small as {}; the least is about {}", options.source.string(),
+         human_bytes(static_cast<double>(budget)), human_bytes(static_cast<double>(least)));
+  }
+  std::vector<BlockFormat> chosen;
+  for (std::size_t i = 0; i < picks.size(); ++i) chosen.push_back(formats[i][picks[i]]);
+  return chosen;
+}
+
+}  // namespace
+
+double sampled_error(const SourceTensor& tensor, BlockFormat format) {
+  constexpr std::int64_t kRows = 64;
+  const std::int64_t rows = std::min(kRows, tensor.rows.rows), cols = tensor.rows.cols;
+  std::vector<float> values(static_cast<std::size_t>(cols)), rounded(values.size());
+  std::vector<std::byte> bytes(block_bytes(format, values.size()));
+  double error = 0, size = 0;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    tensor.rows.read(i * tensor.rows.rows / rows, 1, values.data());
+    quantize_rows(format, values.data(), 1, cols, nullptr, bytes.data());
+    dequantize(format, bytes.data(), rounded.data(), rounded.size());
+    squared_sums(values.data(), rounded.data(), values.size(), &error, &size);
+  }
+  return size > 0 ? error / size : 0;
+}
+
+QuantizeReport quantize_model(const QuantizeOptions& options) {
+  const int ways = (options.type.empty() ? 0 : 1) + (options.bits ? 1 : 0) + (options.size ? 1 : 0);
+  require(ways == 1, "quantize: give one of --type, --bits and --size");
+  require(!options.bits || (*options.bits >= 1 && *options.bits <= 32),
+          "quantize: --bits {} is out of range (1 to 32)", options.bits.value_or(0));
+  require(options.force || !std::filesystem::exists(options.out), "{}: already there (--force replaces it)",
+          options.out.string());
+  const ModelSource source = open_model_source(options.source, options.gguf);
+  const std::vector<BlockFormat> formats =
+      options.type.empty() ? allocated_formats(options, source) : recipe_formats(source, options.type);
+  ErrorSums sums(source.tensors.size());
+  export_gguf(
+      source, formats, options.out,
+      [&](std::size_t index, const float* rows, std::int64_t first, std::int64_t count, std::byte* out) {
+        const std::int64_t cols = source.tensors[index].rows.cols;
+        quantize_rows(formats[index], rows, count, cols, nullptr, out);
+        std::vector<float> rounded(static_cast<std::size_t>(count * cols));
+        dequantize(formats[index], out, rounded.data(), rounded.size());
+        double error = 0, size = 0;
+        squared_sums(rows, rounded.data(), rounded.size(), &error, &size);
+        sums.add(index, first, error, size);
+      });
+  QuantizeReport report;
+  std::uint64_t bytes = 0;
+  for (std::size_t i = 0; i < formats.size(); ++i) {
+    const SourceTensor& tensor = source.tensors[i];
+    report.tensors.push_back(
+        {tensor.name, formats[i], tensor.elements(), tensor_bytes(tensor, formats[i]), sums.relative(i)});
+    report.elements += tensor.elements();
+    bytes += report.tensors.back().bytes;
+  }
+  report.file_bytes = std::filesystem::file_size(options.out);
+  report.bits_per_weight =
+      8 * static_cast<double>(bytes) / static_cast<double>(std::max<std::int64_t>(1, report.elements));
+  if (!options.report.empty()) write_file_atomic(options.report, report.json());
+  return report;
+}
+
+std::string QuantizeReport::json() const {
+  nlohmann::ordered_json out = {
+      {"file_bytes", file_bytes}, {"elements", elements}, {"bits_per_weight", bits_per_weight}};
+  out["tensors"] = nlohmann::ordered_json::array();
+  for (const TensorReport& tensor : tensors) {
+    out["tensors"].push_back({{"name", tensor.name},
+                              {"format", block_info(tensor.format).name},
+                              {"elements", tensor.elements},
+                              {"bytes", tensor.bytes},
+                              {"relative_error", tensor.relative_error}});
+  }
+  return out.dump(2) + "\n";
+}
+
+std::uint64_t parse_size(const std::string& text) {
+  std::size_t used = 0;
+  double value = 0;
+  try {
+    value = std::stod(text, &used);
+  } catch (const std::exception&) {
+    used = 0;
+  }
+  const std::string unit = text.substr(used);
+  double factor = 0;
+  for (const auto& [name, size] :
+       {std::pair{"", 1.0}, std::pair{"K", 1e3}, std::pair{"M", 1e6}, std::pair{"G", 1e9},
+        std::pair{"T", 1e12}, std::pair{"KB", 1e3}, std::pair{"MB", 1e6}, std::pair{"GB", 1e9},
+        std::pair{"KiB", 1024.0}, std::pair{"MiB", 0x1p20}, std::pair{"GiB", 0x1p30}}) {
+    if (unit == name) factor = size;
+  }
+  require(used > 0 && factor > 0 && value > 0 && value * factor < 1e18,
+          "'{}' is no size; write it like 9G, 700M or 4.5GiB", text);
+  return static_cast<std::uint64_t>(value * factor);
+}
+
+}  // namespace sinew
