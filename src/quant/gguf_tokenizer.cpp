@@ -10,7 +10,8 @@
 #include "base/files.hpp"
 #include "base/log.hpp"
 #include "base/text.hpp"
-#include "storage/sentencepiece_model.hpp"
+#include "storage/sentencepiece_writer.hpp"
+#include "text/sentencepiece_model.hpp"
 
 namespace sinew {
 namespace {
@@ -45,24 +46,23 @@ Json parse_json(const fs::path& path) {
   return json;
 }
 
-std::optional<std::uint32_t> id_or_none(std::int32_t id) {
+std::optional<std::uint32_t> id_or_none(std::int64_t id) {
   if (id < 0) return std::nullopt;
   return static_cast<std::uint32_t>(id);
 }
 
 Vocabulary sentencepiece_vocabulary(const fs::path& path) {
-  const SentencePieceModel model = read_sentencepiece_model(read_file(path, kMaxFile), path.string());
+  const SentencePieceModel model = parse_sentencepiece_model(read_file(path, kMaxFile), path.string());
   Vocabulary out{.model = "llama", .pre = "default"};
   for (const SentencePiece& piece : model.pieces) {
-    out.tokens.push_back(piece.piece);
+    out.tokens.push_back(piece.text);
     out.scores.push_back(piece.score);
     out.types.push_back(static_cast<std::int32_t>(piece.type));
   }
-  out.bos = id_or_none(model.options.bos_id);
-  out.eos = id_or_none(model.options.eos_id);
-  out.unknown = id_or_none(model.options.unk_id);
-  out.padding = id_or_none(model.options.pad_id);
-  out.space_prefix = model.options.add_dummy_prefix;
+  out.bos = id_or_none(model.bos_id);
+  out.eos = id_or_none(model.eos_id);
+  out.unknown = id_or_none(model.unk_id);
+  out.space_prefix = model.add_dummy_prefix;
   out.add_bos = true;
   out.add_eos = false;
   return out;
@@ -250,14 +250,14 @@ std::string sentencepiece_file(const Gguf& file) {
   const GgufArray& types = file.get_array("tokenizer.ggml.token_type");
   require(tokens.strings.size() == scores.floats.size() && tokens.strings.size() == types.signeds.size(),
           "{}: tokens, scores and token types differ in number", file.path().string());
-  std::vector<SentencePiece> pieces;
+  std::vector<WrittenPiece> pieces;
   for (std::size_t i = 0; i < tokens.strings.size(); ++i) {
     const std::int64_t type = types.signeds[i];
     require(type >= 1 && type <= 6, "{}: token {} has unknown type {}", file.path().string(), i, type);
     pieces.push_back(
         {std::string(tokens.strings[i]), static_cast<float>(scores.floats[i]), static_cast<PieceType>(type)});
   }
-  SentencePieceOptions options;
+  WrittenPieceOptions options;
   options.bos_id = get_id(file, "tokenizer.ggml.bos_token_id", pieces.size());
   options.eos_id = get_id(file, "tokenizer.ggml.eos_token_id", pieces.size());
   options.unk_id = std::max(0, get_id(file, "tokenizer.ggml.unknown_token_id", pieces.size()));

@@ -7,7 +7,7 @@
 #include "base/error.hpp"
 #include "base/files.hpp"
 #include "storage/safetensors.hpp"
-#include "storage/sentencepiece_model.hpp"
+#include "storage/sentencepiece_writer.hpp"
 
 namespace sinew {
 namespace {
@@ -158,9 +158,9 @@ std::string convert_llama2c_tokenizer(const std::filesystem::path& tokenizer, st
     return text.data() + at - count;
   };
   take(4);  // length of the longest token
-  std::vector<SentencePiece> pieces;
+  std::vector<WrittenPiece> pieces;
   for (std::int64_t id = 0; id < vocab_size; ++id) {
-    SentencePiece piece;
+    WrittenPiece piece;
     std::int32_t length = 0;
     std::memcpy(&piece.score, take(4), 4);
     std::memcpy(&length, take(4), 4);

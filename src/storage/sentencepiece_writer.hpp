@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace sinew {
@@ -18,25 +17,18 @@ enum class PieceType : std::uint32_t {
   byte = 6
 };
 
-struct SentencePiece {
+struct WrittenPiece {
   std::string piece;  // with U+2581 for a space
   float score = 0;
   PieceType type = PieceType::normal;
 };
 
-struct SentencePieceOptions {
+struct WrittenPieceOptions {
   std::int32_t unk_id = 0, bos_id = 1, eos_id = 2, pad_id = -1;
   bool add_dummy_prefix = true;  // a space before the text
 };
 
-std::string write_sentencepiece_model(const std::vector<SentencePiece>& pieces,
-                                      const SentencePieceOptions& options = {});
-
-struct SentencePieceModel {
-  std::vector<SentencePiece> pieces;
-  SentencePieceOptions options;
-};
-// Skips the fields it does not know. Throws UserError that names `origin` when the message is damaged.
-SentencePieceModel read_sentencepiece_model(std::string_view bytes, const std::string& origin);
+std::string write_sentencepiece_model(const std::vector<WrittenPiece>& pieces,
+                                      const WrittenPieceOptions& options = {});
 
 }  // namespace sinew
