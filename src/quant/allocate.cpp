@@ -7,7 +7,7 @@ namespace sinew {
 namespace {
 
 using Picks = std::vector<std::size_t>;
-using Items = std::vector<std::vector<Choice>>;
+using Items = std::vector<std::vector<FormatChoice>>;
 
 std::uint64_t bytes_of(const Items& items, const Picks& picks) {
   std::uint64_t total = 0;
@@ -25,7 +25,7 @@ Picks smallest(const Items& items) {
   Picks picks(items.size());
   for (std::size_t i = 0; i < items.size(); ++i) {
     for (std::size_t k = 1; k < items[i].size(); ++k) {
-      const Choice &a = items[i][k], &b = items[i][picks[i]];
+      const FormatChoice &a = items[i][k], &b = items[i][picks[i]];
       if (a.bytes < b.bytes || (a.bytes == b.bytes && a.cost < b.cost)) picks[i] = k;
     }
   }
@@ -39,9 +39,9 @@ void climb(const Items& items, std::uint64_t budget, Picks& picks) {
     double best_rate = 0;
     std::size_t best_item = items.size(), best_pick = 0;
     for (std::size_t i = 0; i < items.size(); ++i) {
-      const Choice& now = items[i][picks[i]];
+      const FormatChoice& now = items[i][picks[i]];
       for (std::size_t k = 0; k < items[i].size(); ++k) {
-        const Choice& other = items[i][k];
+        const FormatChoice& other = items[i][k];
         const double gain = now.cost - other.cost;
         if (gain <= 0 || used - now.bytes + other.bytes > budget) continue;
         const double more = other.bytes > now.bytes ? static_cast<double>(other.bytes - now.bytes) : 0.5;

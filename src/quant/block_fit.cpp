@@ -45,14 +45,15 @@ ScaleRange scale_range(BlockFormat format) {
   }
 }
 
-float block_error(const Group* groups, const BlockShape& shape, const BlockFit& fit) {
+float block_error(const WeightGroup* groups, const BlockShape& shape, const BlockFit& fit) {
   float error = 0;
   for (std::size_t g = 0; g < shape.groups; ++g)
     error += line_error(groups[g], shape.low, shape.high, shape.table, fit.step[g], fit.offset[g]);
   return error;
 }
 
-void set_levels(const Group* groups, const BlockShape& shape, const BlockFit& fit, std::int8_t* levels) {
+void set_levels(const WeightGroup* groups, const BlockShape& shape, const BlockFit& fit,
+                std::int8_t* levels) {
   for (std::size_t g = 0; g < shape.groups; ++g)
     line_levels(groups[g], shape.low, shape.high, shape.table, fit.step[g], fit.offset[g],
                 levels + g * shape.group_size);
@@ -60,9 +61,9 @@ void set_levels(const Group* groups, const BlockShape& shape, const BlockFit& fi
 
 // ---- blocks of one group
 
-void fit_single(BlockFormat format, const Group& group, const BlockShape& shape, BlockFit& fit) {
+void fit_single(BlockFormat format, const WeightGroup& group, const BlockShape& shape, BlockFit& fit) {
   const bool offset = has_offset(format);
-  const Line line =
+  const FitLine line =
       offset ? search_line(group, shape.high, 0) : search_step(group, shape.low, shape.high, shape.table);
   fit.d = to_half(line.step);
   fit.second = to_half(line.offset);
@@ -87,7 +88,7 @@ std::int16_t whole(float value, ScaleRange range) {
 }
 
 // For each group the whole-number scale (and minimum) near its own that gives the least error.
-void settle_groups(BlockFormat format, const Group* groups, const BlockShape& shape, BlockFit& fit) {
+void settle_groups(BlockFormat format, const WeightGroup* groups, const BlockShape& shape, BlockFit& fit) {
   const ScaleRange range = scale_range(format);
   const float d = half_to_float(fit.d), second = half_to_float(fit.second);
   const int reach_min = has_offset(format) ? 1 : 0;
@@ -111,7 +112,7 @@ void settle_groups(BlockFormat format, const Group* groups, const BlockShape& sh
 }
 
 // The halves that fit best the levels and whole numbers chosen so far: least squares in one or two unknowns.
-void settle_block(BlockFormat format, const Group* groups, const BlockShape& shape, BlockFit& fit) {
+void settle_block(BlockFormat format, const WeightGroup* groups, const BlockShape& shape, BlockFit& fit) {
   double aa = 0, ab = 0, bb = 0, xa = 0, xb = 0;
   for (std::size_t g = 0; g < shape.groups; ++g) {
     std::int8_t levels[kMaxGroup];
@@ -138,8 +139,8 @@ void settle_block(BlockFormat format, const Group* groups, const BlockShape& sha
 }
 
 // A first fit out of each group's own line, then groups and block in turn while the error falls.
-void settle(BlockFormat format, const Group* groups, const BlockShape& shape, const Line* lines, float d,
-            float second, BlockFit& best, float& best_error) {
+void settle(BlockFormat format, const WeightGroup* groups, const BlockShape& shape, const FitLine* lines,
+            float d, float second, BlockFit& best, float& best_error) {
   const ScaleRange range = scale_range(format);
   BlockFit fit;
   fit.d = to_half(d);
@@ -165,9 +166,9 @@ void settle(BlockFormat format, const Group* groups, const BlockShape& shape, co
   }
 }
 
-void fit_steps(BlockFormat format, const Group* groups, const BlockShape& shape, BlockFit& best) {
+void fit_steps(BlockFormat format, const WeightGroup* groups, const BlockShape& shape, BlockFit& best) {
   const ScaleRange range = scale_range(format);
-  Line lines[kMaxGroups];
+  FitLine lines[kMaxGroups];
   float extreme = 0;
   for (std::size_t g = 0; g < shape.groups; ++g) {
     lines[g] = search_step(groups[g], shape.low, shape.high, shape.table);
@@ -179,7 +180,7 @@ void fit_steps(BlockFormat format, const Group* groups, const BlockShape& shape,
   settle(format, groups, shape, lines, extreme / static_cast<float>(range.high), 0, best, error);
 }
 
-void fit_lines(BlockFormat format, const Group* groups, const BlockShape& shape, BlockFit& best) {
+void fit_lines(BlockFormat format, const WeightGroup* groups, const BlockShape& shape, BlockFit& best) {
   const auto high = static_cast<float>(scale_range(format).high);
   std::size_t above = 0;
   for (std::size_t g = 0; g < shape.groups; ++g) above += groups[g].least > 0 ? 1 : 0;
@@ -187,7 +188,7 @@ void fit_lines(BlockFormat format, const Group* groups, const BlockShape& shape,
   // A minimum is subtracted; where most groups lie above zero a negative scale of the minima adds it instead.
   for (const int sign : {-1, 1}) {
     if (sign > 0 && 2 * above < shape.groups) continue;
-    Line lines[kMaxGroups];
+    FitLine lines[kMaxGroups];
     float step = 0, offset = 0;
     for (std::size_t g = 0; g < shape.groups; ++g) {
       lines[g] = search_line(groups[g], shape.high, sign);
@@ -235,7 +236,7 @@ BlockShape block_shape(BlockFormat format) {
 
 void fit_block(BlockFormat format, const float* x, const float* w, BlockFit& fit, std::int8_t* levels) {
   const BlockShape shape = block_shape(format);
-  Group groups[kMaxGroups];
+  WeightGroup groups[kMaxGroups];
   for (std::size_t g = 0; g < shape.groups; ++g)
     load_group(x + g * shape.group_size, w == nullptr ? nullptr : w + g * shape.group_size, shape.group_size,
                groups[g]);

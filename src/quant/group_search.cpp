@@ -67,7 +67,8 @@ struct Moments {
 
 // The sums of the levels that (x - offset) * inverse rounds to.
 template <bool kTable>
-SINEW_INLINE Moments moments_in(const Group& group, float low, float high, float inverse, float offset) {
+SINEW_INLINE Moments moments_in(const WeightGroup& group, float low, float high, float inverse,
+                                float offset) {
   Lanes q{}, qq{}, xq{};
   for (std::size_t at = 0; at < group.size; at += kLanes) {
     const Lanes x = load(group.x + at), scaled = (x - offset) * inverse;
@@ -81,7 +82,7 @@ SINEW_INLINE Moments moments_in(const Group& group, float low, float high, float
 }
 
 template <bool kTable>
-SINEW_INLINE float error_in(const Group& group, float low, float high, float step, float offset) {
+SINEW_INLINE float error_in(const WeightGroup& group, float low, float high, float step, float offset) {
   const float inverse = std::abs(step) > kTiny ? 1.F / step : 0.F;
   Lanes sum{};
   for (std::size_t at = 0; at < group.size; at += kLanes) {
@@ -101,30 +102,30 @@ SINEW_INLINE float error_in(const Group& group, float low, float high, float ste
 #else
 #define SINEW_CLONES
 #endif
-SINEW_CLONES Moments moments_of_range(const Group& group, float low, float high, float inverse,
+SINEW_CLONES Moments moments_of_range(const WeightGroup& group, float low, float high, float inverse,
                                       float offset) {
   return moments_in<false>(group, low, high, inverse, offset);
 }
-SINEW_CLONES Moments moments_of_table(const Group& group, float low, float high, float inverse,
+SINEW_CLONES Moments moments_of_table(const WeightGroup& group, float low, float high, float inverse,
                                       float offset) {
   return moments_in<true>(group, low, high, inverse, offset);
 }
-SINEW_CLONES float error_of_range(const Group& group, float low, float high, float step, float offset) {
+SINEW_CLONES float error_of_range(const WeightGroup& group, float low, float high, float step, float offset) {
   return error_in<false>(group, low, high, step, offset);
 }
-SINEW_CLONES float error_of_table(const Group& group, float low, float high, float step, float offset) {
+SINEW_CLONES float error_of_table(const WeightGroup& group, float low, float high, float step, float offset) {
   return error_in<true>(group, low, high, step, offset);
 }
 
 template <bool kTable>
-Moments moments(const Group& group, float low, float high, float inverse, float offset) {
+Moments moments(const WeightGroup& group, float low, float high, float inverse, float offset) {
   return kTable ? moments_of_table(group, low, high, inverse, offset)
                 : moments_of_range(group, low, high, inverse, offset);
 }
 
 // Tries scaling so that `extreme` meets `level`, and a little more or less.
 template <bool kTable>
-void try_steps(const Group& group, float low, float high, float level, float extreme, Line& best,
+void try_steps(const WeightGroup& group, float low, float high, float level, float extreme, FitLine& best,
                float& best_gain) {
   const float spread =
       std::abs(level) > 64 && !kTable ? 0.35F : 0.1F * std::min(1.F, std::abs(level) / 8) + 0.02F;
@@ -143,8 +144,8 @@ void try_steps(const Group& group, float low, float high, float level, float ext
 }
 
 template <bool kTable>
-Line search_step_in(const Group& group, float low, float high) {
-  Line best;
+FitLine search_step_in(const WeightGroup& group, float low, float high) {
+  FitLine best;
   best.error = group.sum_wxx;
   const float extreme = -group.least > group.most ? group.least : group.most;
   if (std::abs(extreme) < kTiny) return best;
@@ -158,8 +159,8 @@ Line search_step_in(const Group& group, float low, float high) {
 }
 
 // The least-squares line through these levels, its offset bounded by `sign`.
-Line solve_line(const Group& group, const Moments& m, int sign) {
-  Line line;
+FitLine solve_line(const WeightGroup& group, const Moments& m, int sign) {
+  FitLine line;
   const float determinant = group.sum_w * m.w_qq - m.w_q * m.w_q;
   if (determinant > 0) {
     line.step = (group.sum_w * m.w_xq - group.sum_wx * m.w_q) / determinant;
@@ -178,7 +179,7 @@ Line solve_line(const Group& group, const Moments& m, int sign) {
 
 }  // namespace
 
-void load_group(const float* x, const float* w, std::size_t size, Group& group) {
+void load_group(const float* x, const float* w, std::size_t size, WeightGroup& group) {
   group.size = size;
   group.sum_w = group.sum_wx = group.sum_wxx = 0;
   group.least = group.most = x[0];
@@ -193,16 +194,16 @@ void load_group(const float* x, const float* w, std::size_t size, Group& group) 
   }
 }
 
-Line search_step(const Group& group, int low, int high, bool table) {
+FitLine search_step(const WeightGroup& group, int low, int high, bool table) {
   const auto bottom = static_cast<float>(low), top = static_cast<float>(high);
   return table ? search_step_in<true>(group, bottom, top) : search_step_in<false>(group, bottom, top);
 }
 
-Line search_line(const Group& group, int high, int sign) {
+FitLine search_line(const WeightGroup& group, int high, int sign) {
   float least = group.least, most = group.most;
   if (sign < 0) least = std::min(least, 0.F);
   if (sign > 0) least = std::max(least, 0.F);
-  Line best{0, least, line_error(group, 0, high, false, 0, least)};
+  FitLine best{0, least, line_error(group, 0, high, false, 0, least)};
   if (most - least < kTiny) return best;
   const auto top = static_cast<float>(high);
   constexpr int kTries = 20;
@@ -210,11 +211,11 @@ Line search_line(const Group& group, int high, int sign) {
     // From levels that reach a little beyond the ends to such as cut them off.
     const float reach = top + (static_cast<float>(k) - 0.3F * kTries) * (high <= 3 ? 0.08F : 0.12F);
     const Moments m = moments<false>(group, 0, top, reach / (most - least), least);
-    const Line line = solve_line(group, m, sign);
+    const FitLine line = solve_line(group, m, sign);
     if (line.step > 0 && line.error < best.error) best = line;
   }
   for (int pass = 0; pass < 3 && best.step > 0; ++pass) {  // from its own levels on, while that helps
-    const Line line = solve_line(group, moments<false>(group, 0, top, 1 / best.step, best.offset), sign);
+    const FitLine line = solve_line(group, moments<false>(group, 0, top, 1 / best.step, best.offset), sign);
     if (line.step <= 0 || line.error >= best.error) break;
     best = line;
   }
@@ -222,13 +223,13 @@ Line search_line(const Group& group, int high, int sign) {
   return best;
 }
 
-float line_error(const Group& group, int low, int high, bool table, float step, float offset) {
+float line_error(const WeightGroup& group, int low, int high, bool table, float step, float offset) {
   const auto bottom = static_cast<float>(low), top = static_cast<float>(high);
   return table ? error_of_table(group, bottom, top, step, offset)
                : error_of_range(group, bottom, top, step, offset);
 }
 
-void line_levels(const Group& group, int low, int high, bool table, float step, float offset,
+void line_levels(const WeightGroup& group, int low, int high, bool table, float step, float offset,
                  std::int8_t* levels) {
   const float inverse = std::abs(step) > kTiny ? 1.F / step : 0.F;
   for (std::size_t i = 0; i < group.size; ++i) {

@@ -84,7 +84,7 @@ std::uint64_t byte_budget(const QuantizeOptions& options, const ModelSource& sou
 // The formats that make the sum of relative squared errors least within the budget. Without a calibration
 // every matrix counts alike, for each adds noise of its own relative error to what passes through it.
 std::vector<BlockFormat> allocated_formats(const QuantizeOptions& options, const ModelSource& source) {
-  std::vector<std::vector<Choice>> items(source.tensors.size());
+  std::vector<std::vector<FormatChoice>> items(source.tensors.size());
   std::vector<std::vector<BlockFormat>> formats(source.tensors.size());
   Progress progress("Measuring tensors", source.tensors.size(), "tensors");
   std::size_t done = 0;
@@ -113,7 +113,7 @@ std::vector<BlockFormat> allocated_formats(const QuantizeOptions& options, const
   if (picks.empty()) {
     std::uint64_t least = 0;
     for (const auto& item : items) {
-      least += std::min_element(item.begin(), item.end(), [](const Choice& a, const Choice& b) {
+      least += std::min_element(item.begin(), item.end(), [](const FormatChoice& a, const FormatChoice& b) {
                  return a.bytes < b.bytes;
                })->bytes;
     }

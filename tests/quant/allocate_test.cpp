@@ -8,12 +8,12 @@
 namespace sinew {
 namespace {
 
-using Items = std::vector<std::vector<Choice>>;
+using Items = std::vector<std::vector<FormatChoice>>;
 
 double brute_force(const Items& items, std::uint64_t budget, std::size_t at = 0) {
   if (at == items.size()) return 0;
   double best = std::numeric_limits<double>::infinity();
-  for (const Choice& choice : items[at]) {
+  for (const FormatChoice& choice : items[at]) {
     if (choice.bytes <= budget)
       best = std::min(best, choice.cost + brute_force(items, budget - choice.bytes, at + 1));
   }
@@ -81,7 +81,7 @@ TEST(Allocate, LargeProblemsComeCloseToTheLagrangianBound) {
       double value = -lambda * static_cast<double>(budget);
       for (const auto& row : items) {
         double best = std::numeric_limits<double>::infinity();
-        for (const Choice& choice : row)
+        for (const FormatChoice& choice : row)
           best = std::min(best, choice.cost + lambda * static_cast<double>(choice.bytes));
         value += best;
       }
