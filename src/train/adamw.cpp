@@ -1,9 +1,9 @@
 #include "train/adamw.hpp"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cmath>
+
+#include "base/threads.hpp"
 
 namespace sinew {
 namespace {
@@ -48,19 +48,17 @@ void update_on_cpu(const std::vector<TrainedTensor*>& tensors, const AdamWStep& 
     for (std::int64_t begin = 0; begin < t->master.numel(); begin += kPiece)
       pieces.push_back({t, begin, std::min(kPiece, t->master.numel() - begin)});
   const Factors with_decay = factors_of(step, true), without = factors_of(step, false);
-  at::parallel_for(
-      0, static_cast<std::int64_t>(pieces.size()), 1, [&](std::int64_t first, std::int64_t last) {
-        for (std::int64_t i = first; i < last; ++i) {
-          const auto& [t, begin, count] = pieces[static_cast<std::size_t>(i)];
-          float* const master = t->master.data_ptr<float>() + begin;
-          const float* const gradient =
-              t->gradient.defined() ? t->gradient.data_ptr<float>() + begin : nullptr;
-          update_piece(master, t->first.data_ptr<float>() + begin, t->second.data_ptr<float>() + begin,
-                       gradient, count, t->decay ? with_decay : without);
-          if (t->weight.scalar_type() == at::kBFloat16)
-            std::copy_n(master, count, t->weight.data_ptr<at::BFloat16>() + begin);  // rounds to nearest even
-        }
-      });
+  parallel_for(pieces.size(), 1, [&](std::size_t first, std::size_t last) {
+    for (std::size_t i = first; i < last; ++i) {
+      const auto& [t, begin, count] = pieces[i];
+      float* const master = t->master.data_ptr<float>() + begin;
+      const float* const gradient = t->gradient.defined() ? t->gradient.data_ptr<float>() + begin : nullptr;
+      update_piece(master, t->first.data_ptr<float>() + begin, t->second.data_ptr<float>() + begin, gradient,
+                   count, t->decay ? with_decay : without);
+      if (t->weight.scalar_type() == at::kBFloat16)
+        std::copy_n(master, count, t->weight.data_ptr<at::BFloat16>() + begin);  // rounds to nearest even
+    }
+  });
 }
 
 void update_by_foreach(const std::vector<TrainedTensor*>& tensors, const AdamWStep& step, bool decay) {

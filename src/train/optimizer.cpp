@@ -1,12 +1,12 @@
 #include "train/optimizer.hpp"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "base/error.hpp"
+#include "base/threads.hpp"
 #include "train/adamw.hpp"
 #include "train/muon.hpp"
 
@@ -19,16 +19,16 @@ double sum_of_squares(const at::Tensor& gradient) {
   const auto* const data = gradient.data_ptr<float>();
   const std::int64_t count = gradient.numel(), pieces = (count + kPiece - 1) / kPiece;
   std::vector<double> sums(static_cast<std::size_t>(pieces));
-  at::parallel_for(0, pieces, 1, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t p = first; p < last; ++p) {
+  parallel_for(sums.size(), 1, [&](std::size_t first, std::size_t last) {
+    for (std::size_t p = first; p < last; ++p) {
       double lanes[8] = {};  // fixed lanes: the order of the sum is part of the result
-      const std::int64_t begin = p * kPiece, end = std::min(count, begin + kPiece);
+      const std::int64_t begin = static_cast<std::int64_t>(p) * kPiece, end = std::min(count, begin + kPiece);
       std::int64_t i = begin;
       for (; i + 8 <= end; i += 8)
         for (int lane = 0; lane < 8; ++lane)
           lanes[lane] += static_cast<double>(data[i + lane]) * static_cast<double>(data[i + lane]);
       for (; i < end; ++i) lanes[0] += static_cast<double>(data[i]) * static_cast<double>(data[i]);
-      for (const double lane : lanes) sums[static_cast<std::size_t>(p)] += lane;
+      for (const double lane : lanes) sums[p] += lane;
     }
   });
   double total = 0;
