@@ -68,7 +68,6 @@ class Pool {
     idle_.wait(lock, [this] { return busy_ == 0; });
     loop_ = nullptr;
   }
-  std::size_t size() const { return workers_.size() + 1; }
 
  private:
   void work() {
@@ -98,7 +97,18 @@ class Pool {
   bool stop_ = false;
 };
 
+std::atomic<LoopRunner> loop_runner{nullptr};
+
+void run_share(void* context) {
+  const bool before = inside_loop;
+  inside_loop = true;
+  static_cast<Loop*>(context)->run();
+  inside_loop = before;
+}
+
 }  // namespace
+
+void set_loop_runner(LoopRunner runner) { loop_runner = runner; }
 
 int default_threads() {
   if (const char* text = std::getenv("SINEW_THREADS")) {
@@ -115,10 +125,15 @@ void parallel_for(std::size_t count, std::size_t grain,
   if (count == 0) return;
   grain = std::max<std::size_t>(1, grain);
   if (inside_loop || count <= grain) return body(0, count);
-  static Pool pool(default_threads());
-  if (pool.size() == 1) return body(0, count);
+  static const int threads = default_threads();
+  if (threads == 1) return body(0, count);
   Loop loop{.count = count, .grain = grain, .body = &body, .next = 0, .error = nullptr, .error_mutex = {}};
-  pool.run(loop);
+  if (const LoopRunner runner = loop_runner) {
+    runner(threads, run_share, &loop);
+  } else {
+    static Pool pool(threads);
+    pool.run(loop);
+  }
   if (loop.error) std::rethrow_exception(loop.error);
 }
 

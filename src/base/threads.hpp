@@ -15,4 +15,10 @@ int default_threads();
 void parallel_for(std::size_t count, std::size_t grain,
                   const std::function<void(std::size_t, std::size_t)>& body);
 
+// Lets parallel_for() compute on another library's threads instead of its own pool: runner(threads, work,
+// context) calls work(context) on `threads` threads, the calling one among them, and returns when all have.
+// Set it before the first loop that is to use it.
+using LoopRunner = void (*)(int threads, void (*work)(void*), void* context);
+void set_loop_runner(LoopRunner runner);
+
 }  // namespace sinew

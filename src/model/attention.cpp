@@ -4,8 +4,10 @@
 
 #include "ops/attention.hpp"
 #include "ops/checkpoint.hpp"
+#include "ops/fused.hpp"
 #include "ops/rms_norm.hpp"
 #include "ops/rope.hpp"
+#include "ops/rotary_attention.hpp"
 #include "ops/tensor.hpp"
 
 namespace sinew {
@@ -19,6 +21,15 @@ struct Projection {
       : weight(parameters.get(name + ".weight")), bias(parameters.find(name + ".bias")) {}
   Tensor operator()(const Tensor& x) const { return project(x, weight, bias); }
 };
+
+// One of the two operations of rotary_attention.hpp; with selective recomputation what it made is not kept.
+// (The fused one keeps only its result and a number a query anyway.)
+Tensor whole(const std::function<Tensor(const std::vector<Tensor>&)>& operation,
+             const std::vector<Tensor>& inputs, const ForwardContext& context) {
+  if (context.recompute != Recompute::selective || fused(inputs[0])) return operation(inputs);
+  return checkpoint([operation](const std::vector<Tensor>& in) { return std::vector<Tensor>{operation(in)}; },
+                    inputs)[0];
+}
 
 // The attention core; with selective recomputation its softmax is not kept.
 Tensor core(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const ForwardContext& context) {
@@ -50,6 +61,7 @@ class LatentAttention : public SelfAttention {
   Tensor forward(const Tensor& x, const ForwardContext& context) const override {
     const auto nope = config_.qk_nope_head_dim, rotated = config_.qk_rope_head_dim;
     const auto q = queries(x);  // [B, T, heads, nope + rope]
+    if (context.cache == nullptr) return out_(uncached(q, x, context));
     const auto q_nope = q.narrow(-1, 0, nope);
     const auto q_pe = rope(q.narrow(-1, nope, rotated), context.cos, context.sin, config_.rope_layout);
 
@@ -59,16 +71,11 @@ class LatentAttention : public SelfAttention {
     const auto k_pe = rope(compressed.narrow(-1, config_.kv_lora_rank, rotated).unsqueeze(2), context.cos,
                            context.sin, config_.rope_layout)
                           .squeeze(2);  // [B, T, rope], shared by all heads
-    Tensor attended;                    // [B, heads, T, v]
-    if (context.cache == nullptr) {
-      attended = expanded(q_nope, q_pe, latent, k_pe, context);
-    } else {
-      const auto all = context.cache->append_latents(layer_, at::cat({latent, k_pe}, -1));
-      attended = x.size(1) <= kAbsorbedQueries
-                     ? absorbed(q_nope, q_pe, all)
-                     : expanded(q_nope, q_pe, all.narrow(-1, 0, config_.kv_lora_rank),
-                                all.narrow(-1, config_.kv_lora_rank, rotated), context);
-    }
+    const auto all = context.cache->append_latents(layer_, at::cat({latent, k_pe}, -1));
+    const auto attended = x.size(1) <= kAbsorbedQueries  // [B, heads, T, v]
+                              ? absorbed(q_nope, q_pe, all)
+                              : expanded(q_nope, q_pe, all.narrow(-1, 0, config_.kv_lora_rank),
+                                         all.narrow(-1, config_.kv_lora_rank, rotated), context);
     return out_(attended.transpose(1, 2).flatten(2));
   }
 
@@ -80,6 +87,21 @@ class LatentAttention : public SelfAttention {
   Tensor queries(const Tensor& x) const {
     const auto q = q_a_ ? query_(rms_norm((*q_a_)(x), q_norm_, config_.inner_norm_eps)) : query_(x);
     return q.unflatten(-1, {config_.num_attention_heads, -1});
+  }
+
+  // q [B, T, heads, nope + rope], not rotated -> [B, T, heads * v].
+  Tensor uncached(const Tensor& q, const Tensor& x, const ForwardContext& context) const {
+    const auto compressed = kv_a_(x);  // [B, T, kv_lora + rope]
+    const auto latent =
+        rms_norm(compressed.narrow(-1, 0, config_.kv_lora_rank), kv_norm_, config_.inner_norm_eps);
+    const auto kv = project(latent, kv_b_).unflatten(-1, {config_.num_attention_heads, -1});
+    const auto k_pe = compressed.narrow(-1, config_.kv_lora_rank, config_.qk_rope_head_dim);
+    const Rotation rotation{context.cos, context.sin, config_.rope_layout};
+    const auto operation = [rotation, scale = scale_,
+                            documents = context.documents](const std::vector<Tensor>& in) {
+      return latent_attention(in[0], in[1], in[2], rotation, scale, documents);
+    };
+    return whole(operation, {q, kv, k_pe}, context);
   }
 
   // q_nope, q_pe [B, T, heads, ..], latent [B, S, kv_lora], k_pe [B, S, rope].
@@ -135,25 +157,28 @@ class GroupedAttention : public SelfAttention {
   }
 
   Tensor forward(const Tensor& x, const ForwardContext& context) const override {
-    const auto q = heads(q_(x), q_norm_, &context), k = heads(k_(x), k_norm_, &context);
-    const auto v = heads(v_(x), {}, nullptr);
-    Tensor attended;
+    const auto q = heads(q_(x), q_norm_), k = heads(k_(x), k_norm_), v = heads(v_(x), {});
+    const Rotation rotation{context.cos, context.sin, config_.rope_layout};
     if (context.cache == nullptr) {
-      attended = core(q, k, v, scale_, context);
-    } else {
-      const auto all = context.cache->append(layer_, k, v);
-      attended = core(q, all.keys, all.values, scale_, context);
+      const auto operation = [rotation, scale = scale_,
+                              documents = context.documents](const std::vector<Tensor>& in) {
+        return grouped_attention(in[0], in[1], in[2], rotation, scale, documents);
+      };
+      return out_(whole(operation, {q, k, v}, context));
     }
+    const auto turned = [&](const Tensor& y) {
+      return rope(y, rotation.cos, rotation.sin, rotation.layout).transpose(1, 2);
+    };
+    const auto all = context.cache->append(layer_, turned(k), v.transpose(1, 2));
+    const auto attended = core(turned(q), all.keys, all.values, scale_, context);
     return out_(attended.transpose(1, 2).flatten(2));
   }
 
  private:
-  // [B, T, heads * d] -> [B, heads, T, d], normalised head by head and rotated where asked.
-  Tensor heads(const Tensor& flat, const Tensor& norm, const ForwardContext* rotate) const {
-    auto x = flat.unflatten(-1, {-1, config_.head_dim});
-    if (norm.defined()) x = rms_norm(x, norm, config_.rms_norm_eps);
-    if (rotate != nullptr) x = rope(x, rotate->cos, rotate->sin, config_.rope_layout);
-    return x.transpose(1, 2);
+  // [B, T, heads * d] -> [B, T, heads, d], normalised head by head where asked.
+  Tensor heads(const Tensor& flat, const Tensor& norm) const {
+    const auto x = flat.unflatten(-1, {-1, config_.head_dim});
+    return norm.defined() ? rms_norm(x, norm, config_.rms_norm_eps) : x;
   }
 
   ModelConfig config_;

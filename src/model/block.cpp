@@ -2,6 +2,7 @@
 
 #include "base/error.hpp"
 #include "ops/checkpoint.hpp"
+#include "ops/fused.hpp"
 #include "ops/rms_norm.hpp"
 #include "ops/tensor.hpp"
 
@@ -29,7 +30,12 @@ at::Tensor Block::forward(const at::Tensor& x, const ForwardContext& context,
 }
 
 at::Tensor Block::plain(const at::Tensor& x, const ForwardContext& context, RouterStats& stats) const {
-  const auto attended = x + attention_->forward(rms_norm(x, input_norm_, eps_), context);
+  const auto attention = attention_->forward(rms_norm(x, input_norm_, eps_), context);
+  if (fused(x)) {
+    const auto [attended, normed] = add_rms_norm(x, attention, post_norm_, eps_);
+    return attended + feed_forward_->forward(normed, context, stats);
+  }
+  const auto attended = x + attention;
   return attended + feed_forward_->forward(rms_norm(attended, post_norm_, eps_), context, stats);
 }
 

@@ -5,9 +5,11 @@
 
 #include "base/error.hpp"
 #include "ops/checkpoint.hpp"
+#include "ops/fused.hpp"
 #include "ops/gate.hpp"
 #include "ops/moe.hpp"
 #include "ops/swiglu.hpp"
+#include "ops/swiglu_network.hpp"
 #include "ops/tensor.hpp"
 
 namespace sinew {
@@ -23,8 +25,10 @@ struct SwigluNetwork {
         down(parameters.get(prefix + "down_proj.weight")) {}
 
   Tensor operator()(const Tensor& x, const ForwardContext& context) const {
-    if (context.recompute != Recompute::selective)
-      return project(swiglu(project(x, gate), project(x, up)), down);
+    if (context.recompute != Recompute::selective || fused(x)) {
+      const auto rows = x.reshape({-1, x.size(-1)});
+      return swiglu_network(rows, gate, up, down).view(x.sizes());
+    }
     const auto body = [](const std::vector<Tensor>& in) {
       return std::vector<Tensor>{project(swiglu(in[0], in[1]), in[2])};
     };
@@ -70,7 +74,7 @@ class MixtureOfExperts : public FeedForward {
   Tensor forward(const Tensor& x, const ForwardContext& context, RouterStats& stats) const override {
     const auto rows = x.size(0), tokens = x.size(1);
     const auto flat = x.reshape({rows * tokens, x.size(2)});
-    const auto logits = at::mm(widen(flat), widen(gate_).t());  // [N, E]
+    const auto logits = project_wide(flat, gate_);  // [N, E]
     const auto routing = gate(logits, correction_bias_, options_);
     if (context.trace != nullptr)
       context.trace->routing.push_back({layer_, routing.experts, routing.weights});
@@ -82,9 +86,8 @@ class MixtureOfExperts : public FeedForward {
     const auto where = dispatch(routing.experts, kept, n_experts_);
     report(stats, logits, routing, rows, context.balance);
     stats.dropped = routing.experts.numel() - where.offsets.back();
-    auto y = moe_experts(flat, routing.weights, where, experts_);
-    if (shared_) y = y + (*shared_)(flat, context);
-    return y.view(x.sizes());
+    const auto shared = shared_ ? (*shared_)(flat, context) : Tensor();
+    return moe_experts(flat, routing.weights, where, experts_, shared).view(x.sizes());
   }
 
  private:

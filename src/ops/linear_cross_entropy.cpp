@@ -5,6 +5,9 @@
 
 #include <algorithm>
 
+#include "kernels/cross_entropy.hpp"
+#include "ops/fused.hpp"
+#include "ops/op_times.hpp"
 #include "ops/tensor.hpp"
 
 namespace sinew {
@@ -60,10 +63,44 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   }
 };
 
+struct FusedCrossEntropy : torch::autograd::Function<FusedCrossEntropy> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& hidden, const Tensor& weight,
+                        const Tensor& targets, bool need_gradient) {
+    const OpTimer timer(OpClass::loss, false);
+    const auto d_hidden = need_gradient ? at::empty_like(hidden) : Tensor();
+    const auto d_weight =
+        need_gradient ? at::empty(weight.sizes(), weight.options().dtype(at::kFloat)) : Tensor();
+    double sum = 0;
+    with_type(hidden, [&]<class T>(T) {
+      sum = cross_entropy<T>(active_isa(), hidden.size(0), hidden.size(1), weight.size(0), data_of<T>(hidden),
+                             data_of<T>(weight), targets.data_ptr<std::int64_t>(), data_of<T>(d_hidden),
+                             data_of<float>(d_weight));
+    });
+    ctx->save_for_backward({d_hidden, d_weight, weight});
+    return at::full({}, sum, hidden.options().dtype(at::kFloat));
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const OpTimer timer(OpClass::loss, true);
+    const auto saved = ctx->get_saved_variables();
+    const auto &d_hidden = saved[0], &d_weight = saved[1], &weight = saved[2];
+    const double factor = grads[0].item<double>();
+    const auto dx = d_hidden * factor;
+    if (!WeightGradient::is_direct(weight))
+      return {dx, (d_weight * factor).to(weight.scalar_type()), Tensor(), Tensor()};
+    const at::NoGradGuard no_grad;
+    weight.grad().add_(d_weight, factor);
+    return {dx, Tensor(), Tensor(), Tensor()};
+  }
+};
+
 }  // namespace
 
 Tensor linear_cross_entropy(const Tensor& hidden, const Tensor& weight, const Tensor& targets) {
   const bool need_gradient = at::GradMode::is_enabled() && (hidden.requires_grad() || weight.requires_grad());
+  if (fused(hidden) && hidden.scalar_type() == weight.scalar_type())
+    return FusedCrossEntropy::apply(hidden.contiguous(), weight.contiguous(), targets.contiguous(),
+                                    need_gradient);
   return LinearCrossEntropy::apply(hidden, weight, targets, need_gradient);
 }
 

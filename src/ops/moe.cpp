@@ -3,6 +3,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.hpp"
+#include "ops/experts_function.hpp"
+#include "ops/fused.hpp"
 #include "ops/swiglu.hpp"
 #include "ops/tensor.hpp"
 
@@ -108,6 +110,18 @@ struct MoeExperts : torch::autograd::Function<MoeExperts> {
   static Tensor weigh(const Tensor& inner, const Tensor& w) { return (inner * w).to(inner.scalar_type()); }
 };
 
+std::shared_ptr<const ExpertRows> sorted_rows(const Dispatch& where) {
+  auto rows = std::make_shared<ExpertRows>();
+  rows->tokens = where.slot.size(0);
+  rows->top_k = where.slot.size(1);
+  rows->offsets.assign(where.offsets.begin(), where.offsets.end());
+  const auto* const assignment = where.assignment.data_ptr<std::int64_t>();
+  rows->slots.assign(assignment, assignment + where.assignment.numel());
+  for (const std::int32_t slot : rows->slots)
+    rows->token_of.push_back(slot / static_cast<std::int32_t>(rows->top_k));
+  return rows;
+}
+
 }  // namespace
 
 Dispatch dispatch(const Tensor& experts, const Tensor& kept, std::int64_t n_experts) {
@@ -140,14 +154,17 @@ Dispatch dispatch(const Tensor& experts, const Tensor& kept, std::int64_t n_expe
 }
 
 Tensor moe_experts(const Tensor& x, const Tensor& weights, const Dispatch& where,
-                   const ExpertWeights& experts) {
+                   const ExpertWeights& experts, const Tensor& addend) {
   ensure(experts.gate.size() + 1 == where.offsets.size() && experts.up.size() == experts.gate.size() &&
              experts.down.size() == experts.gate.size(),
          "dispatch to {} experts, weights of {}", where.offsets.size() - 1, experts.gate.size());
   std::vector<Tensor> parameters = experts.gate;
   parameters.insert(parameters.end(), experts.up.begin(), experts.up.end());
   parameters.insert(parameters.end(), experts.down.begin(), experts.down.end());
-  return MoeExperts::apply(x, weights, where, at::TensorList(parameters));
+  if (fused(x) && x.scalar_type() == parameters[0].scalar_type() && weights.scalar_type() == at::kFloat)
+    return fused_experts(x, weights, addend, sorted_rows(where), parameters);
+  const auto y = MoeExperts::apply(x, weights, where, at::TensorList(parameters));
+  return addend.defined() ? y + addend : y;
 }
 
 }  // namespace sinew

@@ -26,8 +26,9 @@ struct ExpertWeights {
 
 // y[n] = sum over kept k of weights[n,k] * down_e(silu(gate_e x[n]) * up_e x[n]), e = the k-th expert of n.
 // x [N, H], weights [N, K] -> [N, H] in x's type. Gradients to x, weights and every expert (zero where an
-// expert got no token). Keeps x and the two first products; each expert's products run on one slice.
+// expert got no token). Keeps x and the two first products; each expert's products run on one slice. `addend`
+// [N, H] or undefined (the shared experts' output) is added.
 at::Tensor moe_experts(const at::Tensor& x, const at::Tensor& weights, const Dispatch& where,
-                       const ExpertWeights& experts);
+                       const ExpertWeights& experts, const at::Tensor& addend = {});
 
 }  // namespace sinew

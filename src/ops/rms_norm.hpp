@@ -9,4 +9,10 @@ namespace sinew {
 // x [.., H], weight [H] -> [.., H] in x's type. Keeps x and one number a row for the backward pass.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
+struct AddNorm {
+  at::Tensor sum, normed;
+};
+// The residual connection before a norm: sum = x + addend, normed = rms_norm(sum).
+AddNorm add_rms_norm(const at::Tensor& x, const at::Tensor& addend, const at::Tensor& weight, double eps);
+
 }  // namespace sinew

@@ -1,0 +1,163 @@
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "kernels/matmul.hpp"
+#include "ops/fused.hpp"
+#include "ops/op_times.hpp"
+#include "ops/tensor.hpp"
+
+namespace sinew {
+namespace {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct Linear : torch::autograd::Function<Linear> {
+  // x [N, in], weight [out, in] -> [N, out]
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight) {
+    const OpTimer timer(OpClass::projection, false);
+    ctx->save_for_backward({x, weight});
+    auto y = at::empty({x.size(0), weight.size(0)}, x.options());
+    with_type(x, [&]<class T>(T) {
+      matmul(active_isa(), Matmul<T>{.m = y.size(0),
+                                     .n = y.size(1),
+                                     .k = x.size(1),
+                                     .a = data_of<T>(x),
+                                     .lda = x.size(1),
+                                     .b = data_of<T>(weight),
+                                     .ldb = x.size(1),
+                                     .b_transposed = true,
+                                     .c_narrow = data_of<T>(y),
+                                     .ldc = y.size(1)});
+    });
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const OpTimer timer(OpClass::projection, true);
+    const auto saved = ctx->get_saved_variables();
+    const auto &x = saved[0], &weight = saved[1];
+    const auto dy = grads[0].contiguous();
+    const auto rows = dy.size(0), out = dy.size(1), in = x.size(1);
+    Tensor dx, dw;
+    with_type(x, [&]<class T>(T) {
+      if (ctx->needs_input_grad(0)) {
+        dx = at::empty_like(x);
+        matmul(active_isa(), Matmul<T>{.m = rows,
+                                       .n = in,
+                                       .k = out,
+                                       .a = data_of<T>(dy),
+                                       .lda = out,
+                                       .b = data_of<T>(weight),
+                                       .ldb = in,
+                                       .c_narrow = data_of<T>(dx),
+                                       .ldc = in});
+      }
+      if (!ctx->needs_input_grad(1)) return;
+      const WeightGradient gradient(weight);
+      matmul(active_isa(), Matmul<T>{.m = out,
+                                     .n = in,
+                                     .k = rows,
+                                     .a = data_of<T>(dy),
+                                     .lda = out,
+                                     .a_transposed = true,
+                                     .b = data_of<T>(x),
+                                     .ldb = in,
+                                     .c = gradient.data(),
+                                     .ldc = in,
+                                     .accumulate = gradient.accumulate()});
+      dw = gradient.for_autograd(weight.scalar_type());
+    });
+    return {dx, dw};
+  }
+};
+
+// logits [N, E] fp32 = x [N, H] weight [E, H]^T, as exact as if both were widened first: products of bf16 are
+// exact in fp32.
+struct WideLinear : torch::autograd::Function<WideLinear> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight) {
+    const OpTimer timer(OpClass::gate, false);
+    ctx->save_for_backward({x, weight});
+    auto y = at::empty({x.size(0), weight.size(0)}, x.options().dtype(at::kFloat));
+    with_type(x, [&]<class T>(T) {
+      matmul(active_isa(), Matmul<T>{.m = y.size(0),
+                                     .n = y.size(1),
+                                     .k = x.size(1),
+                                     .a = data_of<T>(x),
+                                     .lda = x.size(1),
+                                     .b = data_of<T>(weight),
+                                     .ldb = x.size(1),
+                                     .b_transposed = true,
+                                     .c = y.data_ptr<float>(),
+                                     .ldc = y.size(1)});
+    });
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const OpTimer timer(OpClass::gate, true);
+    const auto saved = ctx->get_saved_variables();
+    const auto &x = saved[0], &weight = saved[1];
+    const auto rows = x.size(0), in = x.size(1), out = weight.size(0);
+    // The fp32 gradient as a sum of parts in x's type, side by side: [high | low] for bf16.
+    const auto high = grads[0].to(x.scalar_type());
+    const bool split = x.scalar_type() == at::kBFloat16;
+    const auto d = split ? at::cat({high, (grads[0] - high).to(at::kBFloat16)}, 1) : high.contiguous();
+    const auto width = d.size(1);
+    std::vector<std::int32_t> twice(static_cast<std::size_t>(width));
+    for (std::int64_t i = 0; i < width; ++i)
+      twice[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(i % out);
+    const auto dx = at::empty_like(x);
+    const auto parts = at::empty({width, in}, grads[0].options());
+    with_type(x, [&]<class T>(T) {
+      matmul(active_isa(), Matmul<T>{.m = rows,
+                                     .n = in,
+                                     .k = width,
+                                     .a = data_of<T>(d),
+                                     .lda = width,
+                                     .b = data_of<T>(weight),
+                                     .ldb = in,
+                                     .b_rows = twice.data(),
+                                     .c_narrow = data_of<T>(dx),
+                                     .ldc = in});
+      matmul(active_isa(), Matmul<T>{.m = width,
+                                     .n = in,
+                                     .k = rows,
+                                     .a = data_of<T>(d),
+                                     .lda = width,
+                                     .a_transposed = true,
+                                     .b = data_of<T>(x),
+                                     .ldb = in,
+                                     .c = parts.data_ptr<float>(),
+                                     .ldc = in});
+    });
+    const auto dw = split ? parts.narrow(0, 0, out) + parts.narrow(0, out, out) : parts;
+    return {dx, dw.to(weight.scalar_type())};
+  }
+};
+
+}  // namespace
+
+at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  const auto rows = x.reshape({-1, x.size(-1)});
+  Tensor y;
+  // Packing a weight pays from a few rows on; a token of generation reads it once as it is.
+  const bool worth = rows.size(0) >= 8 || at::GradMode::is_enabled();
+  if (worth && fused(x) && x.scalar_type() == weight.scalar_type()) {
+    y = Linear::apply(rows.contiguous(), weight.contiguous());
+    if (bias.defined()) y = y + bias;
+  } else {
+    y = bias.defined() ? at::addmm(bias, rows, weight.t()) : at::mm(rows, weight.t());
+  }
+  auto shape = x.sizes().vec();
+  shape.back() = weight.size(0);
+  return y.view(shape);
+}
+
+at::Tensor project_wide(const at::Tensor& x, const at::Tensor& weight) {
+  if (fused(x) && x.scalar_type() == weight.scalar_type())
+    return WideLinear::apply(x.contiguous(), weight.contiguous());
+  return at::mm(widen(x), widen(weight).t());
+}
+
+}  // namespace sinew
