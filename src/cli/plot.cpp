@@ -34,7 +34,9 @@ void add_plot(CLI::App& app) {
   command->add_option("--name", o->plot.names, "Name of a run in the legend, once a run")
       ->allow_extra_args(false);
   command->add_option("--title", o->plot.title, "Title of the picture");
-  command->add_option("--smooth", o->plot.smooth, "Share of the past in a moving average, 0 to below 1")
+  command
+      ->add_option("--smooth", o->plot.smooth,
+                   "Share of the past in a moving average, 0 to below 1 (curves of 20 points or more)")
       ->capture_default_str();
   command->add_flag("--log-x", o->plot.log_x, "Logarithmic x axis");
   command->add_flag("--log-y", o->plot.log_y, "Logarithmic y axis");

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -15,6 +16,7 @@ namespace sinew {
 namespace {
 
 using Json = nlohmann::json;
+constexpr std::size_t kSmoothed = 20;  // fewer points (evaluations) are no noise to smooth
 
 fs::path metrics_file(const fs::path& run) {
   require(fs::exists(run), "{}: no such run", run.string());
@@ -75,14 +77,16 @@ chart::Chart draw(const PlotOptions& o, const std::string& metric, const std::ve
   chart::Chart chart;
   chart.x = {.label = o.x, .log = o.log_x, .min = {}, .max = {}, .categories = {}};
   chart.y = {.label = label_of(metric), .log = o.log_y, .min = {}, .max = {}, .categories = {}};
-  if (o.smooth > 0)
-    chart.subtitle = fmt::format("moving average, {:g} of the past; raw values faint", o.smooth);
   std::vector<chart::Line> raw;
   for (std::size_t i = 0; i < o.runs.size(); ++i) {
     const Curve curve = read_curve(o.runs[i], metric, o.x);
     const int color = static_cast<int>(i);
-    if (o.smooth > 0) raw.push_back({.name = "", .x = curve.x, .y = curve.y, .color = color, .faint = true});
-    const auto y = o.smooth > 0 ? chart::smoothed(curve.y, o.smooth) : curve.y;
+    const bool smooth = o.smooth > 0 && curve.y.size() >= kSmoothed;
+    if (smooth) {
+      raw.push_back({.name = "", .x = curve.x, .y = curve.y, .color = color, .faint = true});
+      chart.subtitle = fmt::format("moving average, {:g} of the past; raw values faint", o.smooth);
+    }
+    const auto y = smooth ? chart::smoothed(curve.y, o.smooth) : curve.y;
     chart.lines.push_back(
         {.name = fmt::format("{} ({:.4g})", names[i], y.back()), .x = curve.x, .y = y, .color = color});
   }

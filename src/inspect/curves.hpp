@@ -21,7 +21,7 @@ struct PlotOptions {
   std::vector<std::string> names{};    // for the legend; else the runs' directories
   std::vector<std::string> metrics{};  // one chart each
   std::string x = "step", title{};
-  double smooth = 0;  // [0, 1): moving average over the faint raw curve
+  double smooth = 0;  // [0, 1): moving average over the faint raw curve, where it has 20 points or more
   bool log_x = false, log_y = false;
 };
 

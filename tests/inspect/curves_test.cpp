@@ -78,5 +78,18 @@ TEST(Curves, PictureNamesRunsApart) {
   EXPECT_THROW(plot_svg(options), UserError);
 }
 
+TEST(Curves, OnlyLongCurvesAreSmoothed) {
+  const TempDir dir;
+  std::string text;
+  for (int step = 1; step <= 40; ++step) text += fmt::format("{{\"step\":{},\"loss\":{}}}\n", step, step % 2);
+  spit(dir / "metrics.jsonl", text + "{\"step\":1,\"val_loss\":4}\n{\"step\":40,\"val_loss\":2}\n");
+  PlotOptions options{.runs = {dir.path()}, .metrics = {"loss"}};
+  options.smooth = 0.9;
+  EXPECT_THAT(plot_svg(options), HasSubstr("moving average, 0.9"));
+  options.metrics = {"val_loss"};
+  options.names = {"run"};
+  EXPECT_THAT(plot_svg(options), testing::Not(HasSubstr("moving average")));
+}
+
 }  // namespace
 }  // namespace sinew
