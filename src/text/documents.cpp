@@ -98,7 +98,8 @@ std::vector<fs::path> corpus_files(const std::vector<fs::path>& inputs) {
       require(files.size() > before, "{}: no text files in this directory", input.string());
     } else {
       require(fs::is_regular_file(status),
-              "{}: not a regular file; text is read more than once, so save it to a file first", input.string());
+              "{}: not a regular file; text is read more than once, so save it to a file first",
+              input.string());
       files.push_back(input);
     }
   }
