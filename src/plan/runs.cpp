@@ -364,6 +364,9 @@ PublishedRun parse_row(const json& row, std::size_t index) {
   if (!given(o, "global_batch"))
     s.job.global_batch = std::max<std::int64_t>(1024, 4L * l.pipeline * l.data * l.micro_batch);
   l.recompute = parse_recompute(lower(text(o, "recompute")));
+  // PyTorch's selective checkpointing keeps the products' outputs and makes the rest again.
+  if (s.software.kind == Software::Kind::torch && lower(text(o, "recompute")) == "selective")
+    l.recompute.norm = l.recompute.activation = true;
   std::smatch found;
   const std::string notes = lower(text(o, "notes"));
   if (std::regex_search(notes, found, std::regex("fsdp (?:group )?(\\d{1,7})")))

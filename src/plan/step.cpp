@@ -9,6 +9,9 @@ namespace {
 
 using C = Constant;
 
+// Freed blocks of other sizes stay with the allocator.
+constexpr double fragmentation = 1.06;
+
 double sum(const std::vector<double>& values) {
   double total = 0;
   for (const double v : values) total += v;
@@ -304,7 +307,8 @@ MemoryUse memory_floor(const Kit& kit, const Setup& s) {
   const bool plain = s.job.precision == Precision::fp32;
   MemoryUse m;
   m.weights = sharded(plain ? 4 : 2, 3);
-  m.gradients = sharded(plain ? 4 : s.software.gradient_bytes, 2);
+  // With fp32 accumulation the bf16 gradients are there too.
+  m.gradients = sharded(plain ? 4 : s.software.gradient_bytes > 2 ? 6 : 2, 2);
   m.optimizer = l.offload ? 0 : sharded(plain ? 8 : 12, 1);
   double saved = kit.head.saved_bytes + kit.mtp.saved_bytes, working = kit.mtp.working_bytes;
   for (std::int64_t layer = 0; layer < s.network.layers; ++layer) {
@@ -312,14 +316,14 @@ MemoryUse memory_floor(const Kit& kit, const Setup& s) {
     saved += kind.saved_bytes;
     working = std::max(working, kind.working_bytes);
   }
-  m.activations = saved / l.pipeline + working;
+  m.activations = fragmentation * (saved / l.pipeline + working);
   const double tokens = l.micro_batch * static_cast<double>(s.job.sequence) / l.context;
   m.buffers = 2 * tokens * static_cast<double>(s.network.hidden) * 2 * 4;
   if (l.zero >= 3) {
     const double layers = static_cast<double>(s.network.layers) / l.pipeline;
     m.buffers += 2 * 2 * (p.dense + p.expert) / std::max(1.0, layers);
   }
-  m.runtime = s.chip.family == "cpu" ? 0.2e9 : 3e9;  // CUDA context, libraries, collectives' own buffers
+  m.runtime = s.chip.family == "cpu" ? 0.2e9 : 5e9;  // CUDA context, libraries, collectives' own buffers
   return m;
 }
 
@@ -337,7 +341,7 @@ MemoryUse predict_memory(const Kit& kit, const Setup& s, const Constants&) {
   const auto count = static_cast<int>(std::min<std::int64_t>(s.micro_batches(), 3 * l.pipeline));
   const std::vector<double> peaks =
       peak_activations(make_schedule(l.schedule, l.pipeline, count, l.chunks), costs);
-  m.activations = *std::max_element(peaks.begin(), peaks.end()) + working;
+  m.activations = fragmentation * (*std::max_element(peaks.begin(), peaks.end()) + working);
   return m;
 }
 
