@@ -41,16 +41,22 @@ void Progress::draw(bool last) {
   ever_drawn_ = true;
   const double elapsed = std::chrono::duration<double>(drawn_ - start_).count();
   const double rate = elapsed > 0 ? static_cast<double>(done_) / elapsed : 0;
-  const auto amount = [&](double n) { return unit_ == "bytes" ? human_bytes(n) : human_count(n) + " " + unit_; };
+  const auto amount = [&](double n) {
+    return unit_ == "bytes" ? human_bytes(n) : human_count(n) + " " + unit_;
+  };
   std::string line = fmt::format("{}: {}", label_, amount(static_cast<double>(done_)));
   if (total_ > 0 && !last)
     line += fmt::format(" of {} ({:.0f}%)", amount(static_cast<double>(total_)),
                         100.0 * static_cast<double>(done_) / static_cast<double>(total_));
   line += fmt::format(", {}/s", amount(rate));
-  if (last) line += fmt::format(", {}", human_seconds(elapsed));
-  else if (total_ > done_ && rate > 0) line += fmt::format(", {} left", human_seconds(static_cast<double>(total_ - done_) / rate));
-  if (terminal_) fmt::print(stderr, "\r\x1b[K{}{}", line, last ? "\n" : "");
-  else fmt::print(stderr, "{}\n", line);
+  if (last)
+    line += fmt::format(", {}", human_seconds(elapsed));
+  else if (total_ > done_ && rate > 0)
+    line += fmt::format(", {} left", human_seconds(static_cast<double>(total_ - done_) / rate));
+  if (terminal_)
+    fmt::print(stderr, "\r\x1b[K{}{}", line, last ? "\n" : "");
+  else
+    fmt::print(stderr, "{}\n", line);
   std::fflush(stderr);
 }
 

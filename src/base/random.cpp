@@ -6,9 +6,12 @@
 
 namespace sinew {
 
-std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_high, std::uint64_t counter_low) {
-  std::uint32_t c0 = static_cast<std::uint32_t>(counter_low), c1 = static_cast<std::uint32_t>(counter_low >> 32);
-  std::uint32_t c2 = static_cast<std::uint32_t>(counter_high), c3 = static_cast<std::uint32_t>(counter_high >> 32);
+std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_high,
+                                    std::uint64_t counter_low) {
+  std::uint32_t c0 = static_cast<std::uint32_t>(counter_low),
+                c1 = static_cast<std::uint32_t>(counter_low >> 32);
+  std::uint32_t c2 = static_cast<std::uint32_t>(counter_high),
+                c3 = static_cast<std::uint32_t>(counter_high >> 32);
   std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t p0 = std::uint64_t{0xD2511F53} * c0, p1 = std::uint64_t{0xCD9E8D57} * c2;
@@ -48,12 +51,15 @@ std::uint64_t Random::below(std::uint64_t index, std::uint64_t bound) const {
   return static_cast<std::uint64_t>((static_cast<unsigned __int128>(bits(index)) * bound) >> 64);
 }
 
-void Random::fill_normal(float* out, std::uint64_t first, std::uint64_t count, float mean, float stddev) const {
+void Random::fill_normal(float* out, std::uint64_t first, std::uint64_t count, float mean,
+                         float stddev) const {
   for (std::uint64_t i = 0; i < count; ++i) out[i] = mean + stddev * static_cast<float>(normal(first + i));
 }
 
 Permutation::Permutation(std::uint64_t size, std::uint64_t key)
-    : size_(size), key_(key), half_bits_(static_cast<unsigned>(std::bit_width(size > 1 ? size - 1 : 1) + 1) / 2) {}
+    : size_(size),
+      key_(key),
+      half_bits_(static_cast<unsigned>(std::bit_width(size > 1 ? size - 1 : 1) + 1) / 2) {}
 
 std::uint64_t Permutation::operator()(std::uint64_t index) const {
   const std::uint64_t mask = (std::uint64_t{1} << half_bits_) - 1;

@@ -107,7 +107,10 @@ bool valid_utf8(std::string_view bytes) {
       ++p;
       continue;
     }
-    const int length = lead >= 0xC2 && lead <= 0xDF ? 2 : (lead & 0xF0) == 0xE0 ? 3 : lead >= 0xF0 && lead <= 0xF4 ? 4 : 0;
+    const int length = lead >= 0xC2 && lead <= 0xDF   ? 2
+                       : (lead & 0xF0) == 0xE0        ? 3
+                       : lead >= 0xF0 && lead <= 0xF4 ? 4
+                                                      : 0;
     if (length == 0 || end - p < length) return false;
     for (int i = 1; i < length; ++i)
       if ((p[i] & 0xC0) != 0x80) return false;

@@ -60,8 +60,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
     }
     variable_list out(saved.size() + 1);  // the first is the body's
     if (outputs.empty()) return out;
-    const auto found =
-        torch::autograd::grad(outputs, wanted, output_grads, {}, false, /*allow_unused=*/true);
+    const auto found = torch::autograd::grad(outputs, wanted, output_grads, {}, false, /*allow_unused=*/true);
     for (std::size_t i = 0; i < place.size(); ++i) out[place[i] + 1] = found[i];
     return out;
   }

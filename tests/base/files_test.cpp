@@ -19,7 +19,8 @@ TEST(AtomicFile, ReplacesOnlyOnCommit) {
   file.write("new");
   file.commit();
   EXPECT_EQ(read_file(dir / "a"), "new");
-  EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), fs::directory_iterator()), 1) << "temporary files left";
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), fs::directory_iterator()), 1)
+      << "temporary files left";
 }
 
 TEST(AtomicFile, FullDiskIsAnIoErrorThatNamesTheFile) {

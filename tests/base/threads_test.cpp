@@ -17,7 +17,8 @@ TEST(ParallelFor, CoversEveryIndexOnce) {
 }
 
 TEST(ParallelFor, RethrowsAndStaysUsable) {
-  EXPECT_THROW(parallel_for(100, 1, [](std::size_t, std::size_t) { throw std::runtime_error("x"); }), std::runtime_error);
+  EXPECT_THROW(parallel_for(100, 1, [](std::size_t, std::size_t) { throw std::runtime_error("x"); }),
+               std::runtime_error);
   std::atomic<int> sum = 0;
   parallel_for(10, 1, [&](std::size_t begin, std::size_t) { sum += static_cast<int>(begin); });
   EXPECT_EQ(sum, 45);

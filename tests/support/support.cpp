@@ -23,7 +23,8 @@ TempDir::~TempDir() {
 
 fs::path data_dir() {
   const char* set = std::getenv("SINEW_TEST_DATA");
-  const fs::path path = set != nullptr ? fs::path(set) : fs::path(SINEW_SOURCE_DIR) / ".." / "shared" / "data";
+  const fs::path path =
+      set != nullptr ? fs::path(set) : fs::path(SINEW_SOURCE_DIR) / ".." / "shared" / "data";
   return fs::exists(path / "README.md") ? path : fs::path();
 }
 
@@ -48,7 +49,9 @@ Run run_sinew(const std::vector<std::string>& arguments, const std::vector<std::
   const fs::path out = dir / "out", err = dir / "err";
   const pid_t child = fork();
   if (child == 0) {
-    if (std::freopen(out.c_str(), "w", stdout) == nullptr || std::freopen(err.c_str(), "w", stderr) == nullptr) _exit(127);
+    if (std::freopen(out.c_str(), "w", stdout) == nullptr ||
+        std::freopen(err.c_str(), "w", stderr) == nullptr)
+      _exit(127);
     for (const auto& pair : environment) putenv(const_cast<char*>(pair.c_str()));
     std::vector<char*> argv{const_cast<char*>("sinew")};
     for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
