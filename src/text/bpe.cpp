@@ -68,8 +68,7 @@ Bpe::Bpe(std::shared_ptr<const Vocabulary> vocabulary, const std::vector<std::pa
   cut_at_marks_ = can_cut_at_marks(merges);
 }
 
-// A text that no pre-tokenizer cuts is one piece, however long. When no merge joins a word to the mark
-// of the next, cutting before marks changes nothing, and the cache works again.
+// When no merge joins a word to the mark of the next, cutting before marks changes nothing.
 bool Bpe::can_cut_at_marks(const std::vector<std::pair<TokenId, TokenId>>& merges) const {
   if (options_.bytes || options_.ignore_merges || !options_.continuing_subword_prefix.empty() ||
       !options_.end_of_word_suffix.empty() || !vocabulary_->find(kMark))
@@ -80,18 +79,20 @@ bool Bpe::can_cut_at_marks(const std::vector<std::pair<TokenId, TokenId>>& merge
   });
 }
 
-void Bpe::encode(std::string_view piece, PieceCache& cache, std::vector<TokenId>& out) const {
-  if (!cut_at_marks_) return encode_cached(piece, cache, out);
+void Bpe::cut(std::string_view piece, std::vector<std::string_view>& parts) const {
   std::size_t begin = 0;
-  for (std::size_t at = piece.find(kMark, 1); at != std::string_view::npos; at = piece.find(kMark, at + 1)) {
-    if (piece.substr(0, at).ends_with(kMark)) continue;
-    encode_cached(piece.substr(begin, at - begin), cache, out);
-    begin = at;
+  if (cut_at_marks_) {
+    for (std::size_t at = piece.find(kMark, 1); at != std::string_view::npos;
+         at = piece.find(kMark, at + 1)) {
+      if (piece.substr(0, at).ends_with(kMark)) continue;
+      parts.push_back(piece.substr(begin, at - begin));
+      begin = at;
+    }
   }
-  encode_cached(piece.substr(begin), cache, out);
+  parts.push_back(piece.substr(begin));
 }
 
-void Bpe::encode_cached(std::string_view piece, PieceCache& cache, std::vector<TokenId>& out) const {
+void Bpe::encode(std::string_view piece, PieceCache& cache, std::vector<TokenId>& out) const {
   if (piece.size() > PieceCache::kLongestPiece) return encode_whole(piece, out);
   const std::uint64_t hash = PieceCache::hash(piece);
   if (const auto* ids = cache.find(piece, hash)) {

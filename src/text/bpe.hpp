@@ -49,9 +49,12 @@ class Bpe {
   Bpe(std::shared_ptr<const Vocabulary> vocabulary, const std::vector<std::pair<TokenId, TokenId>>& merges,
       BpeOptions options, const std::string& origin);
 
-  // Appends the ids of one piece. `cache` belongs to this model.
-  void encode(std::string_view piece, PieceCache& cache, std::vector<TokenId>& out) const;
-  // The same with neither cache nor cuts, for tests.
+  // Appends parts of `piece` that may be encoded one by one. Where no pre-tokenizer cuts the text, it is
+  // one piece however long, but most models join no word to the mark before the next.
+  void cut(std::string_view piece, std::vector<std::string_view>& parts) const;
+  // Appends the ids of one part. `cache` belongs to this model.
+  void encode(std::string_view part, PieceCache& cache, std::vector<TokenId>& out) const;
+  // The same without the cache.
   void encode_whole(std::string_view piece, std::vector<TokenId>& out) const;
 
   const BpeOptions& options() const { return options_; }
@@ -67,7 +70,6 @@ class Bpe {
   PieceCachePool caches_;
 
   bool can_cut_at_marks(const std::vector<std::pair<TokenId, TokenId>>& merges) const;
-  void encode_cached(std::string_view piece, PieceCache& cache, std::vector<TokenId>& out) const;
   void start_symbols(std::string_view piece, std::vector<TokenId>& symbols) const;
   void merge_short(std::vector<TokenId>& symbols) const;
   void merge_long(std::vector<TokenId>& symbols) const;

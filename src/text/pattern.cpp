@@ -62,7 +62,7 @@ struct Workspace {
 struct Pattern::Impl {
   std::string text;    // the literal, or the translated expression
   std::string origin;  // for errors
-  bool is_literal = false, ahead = true, jit = false;
+  bool is_literal = false, jit = false;
   Code code;
 };
 
@@ -85,18 +85,10 @@ Pattern Pattern::regex(std::string_view oniguruma, const std::string& origin) {
   impl->code = compile(impl->text, origin);
   std::size_t jit_size = 0;
   impl->jit = pcre2_pattern_info(impl->code.get(), PCRE2_INFO_JITSIZE, &jit_size) == 0 && jit_size > 0;
-  for (const char* behind : {"(?<=", "(?<!", "^", "\\A", "\\G", "\\K"}) {
-    for (std::size_t at = impl->text.find(behind); at != std::string::npos;
-         at = impl->text.find(behind, at + 1))
-      if (behind[0] != '^' || at == 0 || (impl->text[at - 1] != '[' && impl->text[at - 1] != '\\'))
-        impl->ahead = false;
-  }
   Pattern pattern;
   pattern.impl_ = std::move(impl);
   return pattern;
 }
-
-bool Pattern::looks_only_ahead() const { return impl_->ahead; }
 
 std::size_t Pattern::next_char(std::string_view text, std::size_t at) {
   return at < text.size() ? at + utf8_at(text, at).length : at + 1;

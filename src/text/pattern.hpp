@@ -26,10 +26,6 @@ class Pattern {
   // pattern needs too many steps. Thread-safe.
   bool find(std::string_view text, std::size_t from, Match& match) const;
 
-  // True when a match depends on no text before its start, so that a search may begin at the end of
-  // any match.
-  bool looks_only_ahead() const;
-
   // Calls visit(begin, end, matched) on pieces that cover `text` (valid UTF-8): matches and what lies
   // between them.
   template <class Visit>

@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "base/error.hpp"
+#include "text/parallel_encode.hpp"
 #include "text/utf8.hpp"
 
 namespace sinew {
@@ -118,12 +119,39 @@ class PipelineTokenizer final : public Tokenizer {
     return parts_.vocabulary->has(id) ? parts_.decoder.token(parts_.vocabulary->text(id), false, first) : "";
   }
 
+  // The first step of the pre-tokenizer sees the whole text; the others, and the model, see its pieces,
+  // which are shared out among threads when the text is long.
   void encode_part(std::string_view text, bool at_start, PieceCache& cache, std::vector<TokenId>& ids) const {
-    const Piece whole{text, at_start, valid_utf8_fast(text) ? Piece::Utf8::valid : Piece::Utf8::unknown};
-    std::vector<Piece> pieces{whole};
+    const std::size_t steps = parts_.pre_tokenizer.steps().size();
+    std::vector<Piece> pieces{
+        {text, at_start, valid_utf8_fast(text) ? Piece::Utf8::valid : Piece::Utf8::unknown}};
     std::deque<std::string> texts;
-    parts_.pre_tokenizer(pieces, texts);
-    for (const Piece& piece : pieces) parts_.model->encode(piece.text, cache, ids);
+    parts_.pre_tokenizer.run(pieces, texts, 0, std::min<std::size_t>(1, steps));
+    if (steps == 0) {
+      std::vector<std::string_view> cuts;
+      parts_.model->cut(text, cuts);
+      pieces.clear();
+      for (const std::string_view cut : cuts) pieces.push_back({cut});
+    }
+    encode_parts(
+        std::span<const Piece>(pieces), parts_.model->caches(), cache, ids,
+        [](const Piece& piece) { return piece.text.size(); },
+        [&](std::span<const Piece> group, PieceCache& own, std::vector<TokenId>& out) {
+          if (steps <= 1) return encode_pieces(group, own, out);
+          std::vector<Piece> rest(group.begin(), group.end());
+          std::deque<std::string> more;
+          parts_.pre_tokenizer.run(rest, more, 1, steps);
+          encode_pieces(rest, own, out);
+        });
+  }
+
+  void encode_pieces(std::span<const Piece> pieces, PieceCache& cache, std::vector<TokenId>& ids) const {
+    std::vector<std::string_view> cuts;
+    for (const Piece& piece : pieces) {
+      cuts.clear();
+      parts_.model->cut(piece.text, cuts);
+      for (const std::string_view cut : cuts) parts_.model->encode(cut, cache, ids);
+    }
   }
 };
 

@@ -219,14 +219,10 @@ void parse_into(const JsonPlace& place, PreTokenizer& out) {
 
 void PreTokenizer::add(Step step) { steps_.push_back(std::move(step)); }
 
-void PreTokenizer::operator()(std::vector<Piece>& pieces, std::deque<std::string>& texts) const {
-  for (const Step& step : steps_) std::visit([&](const auto& s) { run_step(s, pieces, texts); }, step);
-}
-
-bool PreTokenizer::one_search() const {
-  if (steps_.size() != 1) return false;
-  const auto* split = std::get_if<SplitPieces>(&steps_.front());
-  return split != nullptr && split->behavior == SplitBehavior::isolated && split->pattern.looks_only_ahead();
+void PreTokenizer::run(std::vector<Piece>& pieces, std::deque<std::string>& texts, std::size_t first,
+                       std::size_t last) const {
+  for (std::size_t i = first; i < last; ++i)
+    std::visit([&](const auto& step) { run_step(step, pieces, texts); }, steps_[i]);
 }
 
 PreTokenizer parse_pre_tokenizer(const JsonPlace& place) {

@@ -46,11 +46,12 @@ class PreTokenizer {
   const std::vector<Step>& steps() const { return steps_; }
 
   // Cuts `pieces` in place. New text goes to `texts`, which must outlive the pieces.
-  void operator()(std::vector<Piece>& pieces, std::deque<std::string>& texts) const;
-
-  // True when the pieces of a text are found by one left-to-right search that never looks back, so
-  // that the search may begin at the end of any piece.
-  bool one_search() const;
+  void operator()(std::vector<Piece>& pieces, std::deque<std::string>& texts) const {
+    run(pieces, texts, 0, steps_.size());
+  }
+  // Steps [first, last) alone: each works on every piece by itself.
+  void run(std::vector<Piece>& pieces, std::deque<std::string>& texts, std::size_t first,
+           std::size_t last) const;
 
  private:
   std::vector<Step> steps_;

@@ -6,6 +6,7 @@
 #include "base/error.hpp"
 #include "text/charsmap.hpp"
 #include "text/json_fields.hpp"
+#include "text/parallel_encode.hpp"
 #include "text/piece_cache.hpp"
 #include "text/piece_models.hpp"
 #include "text/utf8.hpp"
@@ -167,15 +168,22 @@ class SentencePieceTokenizer final : public Tokenizer {
   void encode_text(std::string_view text, PieceCache& cache, std::vector<TokenId>& ids) const {
     const std::string normalized = normalize(text);
     const std::string_view view = normalized;
+    std::vector<std::string_view> words;
     std::size_t begin = 0;
     if (words_apart_) {
       for (std::size_t i = view.find(kMark, 1); i != std::string_view::npos; i = view.find(kMark, i + 1)) {
         if (view.substr(0, i).ends_with(kMark)) continue;
-        encode_cached(view.substr(begin, i - begin), cache, ids);
+        words.push_back(view.substr(begin, i - begin));
         begin = i;
       }
     }
-    encode_cached(view.substr(begin), cache, ids);
+    words.push_back(view.substr(begin));
+    encode_parts(
+        std::span<const std::string_view>(words), caches_, cache, ids,
+        [](std::string_view word) { return word.size(); },
+        [&](std::span<const std::string_view> group, PieceCache& own, std::vector<TokenId>& out) {
+          for (const std::string_view word : group) encode_cached(word, own, out);
+        });
   }
 
   void encode_cached(std::string_view text, PieceCache& cache, std::vector<TokenId>& ids) const {
