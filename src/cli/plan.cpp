@@ -42,7 +42,10 @@ void run_here(const Options& o, const plan::Network& network, const plan::Job& j
 void run_plan(const Options& o) {
   require(!o.model.empty(), "plan: name a model with --model (a preset, a config.json or a model directory)");
   require(o.tokens >= 0, "plan: --tokens must not be negative");
-  require(o.objective == "time" || o.objective == "memory", "plan: --objective is time or memory");
+  require(o.objective == "time" || o.objective == "memory" || o.objective == "cost",
+          "plan: --objective is time, memory or cost");
+  require(o.objective != "cost" || o.tokens > 0,
+          "plan: --objective cost needs --tokens: the cost is of the whole run");
   plan::Job job;
   job.tokens = o.tokens;
   job.sequence = o.sequence;
@@ -64,9 +67,11 @@ void run_plan(const Options& o) {
   }
   plan::AnswerOptions how{
       .keep = o.top,
-      .objective = o.objective == "time" ? plan::Objective::time : plan::Objective::memory,
+      .objective = o.objective == "memory" ? plan::Objective::memory : plan::Objective::time,
       .curves = !o.html.empty()};
-  const plan::Answer answer = plan::answer(islands.parts[0], network, job, {}, how);
+  const plan::Answer answer = o.objective == "cost"
+                                  ? plan::cheapest_answer(islands.parts[0], network, job, {}, how)
+                                  : plan::answer(islands.parts[0], network, job, {}, how);
   fmt::print("{}", o.json ? plan::answer_json(answer) : plan::answer_text(answer));
   if (!o.layout.empty()) {
     plan::Setup asked = answer.search.best[0].setup;
@@ -90,7 +95,8 @@ void add_main(CLI::App& command) {
   command.add_option("--sequence", o->sequence, "Tokens in a sequence")->capture_default_str();
   command.add_option("--precision", o->precision, "bf16, fp8, fp8-block, fp4, int8 or fp32")
       ->capture_default_str();
-  command.add_option("--objective", o->objective, "time or memory")->capture_default_str();
+  command.add_option("--objective", o->objective, "time, memory, or cost (also fewer accelerators)")
+      ->capture_default_str();
   command.add_option("--top", o->top, "Layouts to show")->capture_default_str()->check(CLI::Range(1, 1000));
   command.add_option("--why-not", o->layout, "A layout to compare with the best, e.g. \"tp=8 pp=4 mb=1\"");
   command.add_option("--html", o->html, "Write one self-contained page");

@@ -160,6 +160,24 @@ Answer answer(const Cluster& cluster, const Network& network, const Job& job, co
   return a;
 }
 
+Answer cheapest_answer(const Cluster& cluster, const Network& network, const Job& job,
+                       const SearchSpace& space, const AnswerOptions& o) {
+  AnswerOptions plain = o;
+  plain.curves = false;
+  Cluster best = cluster;
+  double least = answer(cluster, network, job, space, plain).totals.dollars;
+  for (int part = 2; part <= 16 && cluster.count / part >= 1; part *= 2) {
+    try {
+      const double dollars =
+          answer(resized(cluster, cluster.count / part), network, job, space, plain).totals.dollars;
+      if (dollars < least) least = dollars, best = resized(cluster, cluster.count / part);
+    } catch (const UserError&) {
+      break;  // fewer do not fit
+    }
+  }
+  return answer(best, network, job, space, o);
+}
+
 IslandAnswer answer_islands(const Islands& islands, const Network& network, const Job& job,
                             const SearchSpace& space) {
   IslandAnswer r;

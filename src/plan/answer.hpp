@@ -56,6 +56,10 @@ struct AnswerOptions {
 Answer answer(const Cluster& cluster, const Network& network, const Job& job, const SearchSpace& space,
               const AnswerOptions& options);
 
+// The cheapest of the cluster and its halves, quarters and so on down to a sixteenth, for the whole run.
+Answer cheapest_answer(const Cluster& cluster, const Network& network, const Job& job,
+                       const SearchSpace& space, const AnswerOptions& options);
+
 std::string answer_text(const Answer& answer);
 std::string answer_json(const Answer& answer);
 std::string answer_html(const Answer& answer);

@@ -87,6 +87,15 @@ TEST(Answer, WhatDoesNotFitSaysWhy) {
   }
 }
 
+TEST(Answer, TheCheapestIsNoDearerThanTheWhole) {
+  const Answer whole =
+      answer(cluster_of("H100", 64), find_network("deepseek-v2-lite"), job_of(1e12), few(), {});
+  const Answer cheap =
+      cheapest_answer(cluster_of("H100", 64), find_network("deepseek-v2-lite"), job_of(1e12), few(), {});
+  EXPECT_LE(cheap.totals.dollars, whole.totals.dollars);
+  EXPECT_LE(cheap.cluster.count, 64);
+}
+
 TEST(Answer, IslandsShareTheBatchBySpeed) {
   Islands islands;
   islands.parts = {cluster_of("H100", 16), cluster_of("A100", 16)};
