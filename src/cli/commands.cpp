@@ -14,6 +14,7 @@ void add_commands(CLI::App& app) {
   add_quantize(app);
   add_schedule(app);
 #ifdef SINEW_TRAIN
+  add_bench(app);
   add_generate(app);
   add_logits(app);
   add_train(app);

@@ -9,6 +9,7 @@ namespace sinew::cli {
 
 void add_commands(CLI::App& app);
 void add_convert(CLI::App& app);
+void add_bench(CLI::App& app);  // with libtorch
 void add_data(CLI::App& app);
 void add_doctor(CLI::App& app);
 void add_quantize(CLI::App& app);

@@ -15,8 +15,8 @@ struct AdamWStep {
   std::int64_t update;  // t, from 1
 };
 
-// Updates masters, moments and weights. On CPU one pass over raw memory, spread over threads in pieces of
-// fixed size; elsewhere adamw_update_by_foreach().
+// Updates masters, moments and weights. On CPU one pass over raw memory (kernels/optimizer.hpp), which leaves
+// the gradients zero; elsewhere adamw_update_by_foreach().
 void adamw_update(const std::vector<TrainedTensor*>& tensors, const AdamWStep& step);
 // The same by ATen's foreach operations, on any device.
 void adamw_update_by_foreach(const std::vector<TrainedTensor*>& tensors, const AdamWStep& step);

@@ -4,36 +4,21 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/error.hpp"
-#include "base/threads.hpp"
+#include "kernels/optimizer.hpp"
 #include "train/adamw.hpp"
 #include "train/muon.hpp"
 
 namespace sinew {
 namespace {
 
-constexpr std::int64_t kPiece = 16384;
-
-double sum_of_squares(const at::Tensor& gradient) {
-  const auto* const data = gradient.data_ptr<float>();
-  const std::int64_t count = gradient.numel(), pieces = (count + kPiece - 1) / kPiece;
-  std::vector<double> sums(static_cast<std::size_t>(pieces));
-  parallel_for(sums.size(), 1, [&](std::size_t first, std::size_t last) {
-    for (std::size_t p = first; p < last; ++p) {
-      double lanes[8] = {};  // fixed lanes: the order of the sum is part of the result
-      const std::int64_t begin = static_cast<std::int64_t>(p) * kPiece, end = std::min(count, begin + kPiece);
-      std::int64_t i = begin;
-      for (; i + 8 <= end; i += 8)
-        for (int lane = 0; lane < 8; ++lane)
-          lanes[lane] += static_cast<double>(data[i + lane]) * static_cast<double>(data[i + lane]);
-      for (; i < end; ++i) lanes[0] += static_cast<double>(data[i]) * static_cast<double>(data[i]);
-      for (const double lane : lanes) sums[p] += lane;
-    }
-  });
-  double total = 0;
-  for (const double sum : sums) total += sum;
-  return total;
+// Where backward() is to add gradients in place and in fp32 (ops/fused.hpp), for the life of the optimizer.
+void prepare_gradient(TrainedTensor& t) {
+  if (!t.leaf.is_cpu()) return;
+  t.gradient = at::zeros(t.leaf.sizes(), at::TensorOptions(at::kFloat));
+  t.leaf.mutable_grad() = t.gradient;
 }
 
 }  // namespace
@@ -62,6 +47,7 @@ Optimizer::Optimizer(std::span<const Parameter> parameters, const RunConfig::Opt
     t.decay = p.tensor.dim() >= 2;
     t.muon = options.kind == "muon" && !left_to_adamw(p.name, p.tensor);
     if (!t.muon) t.second = at::zeros_like(t.first);
+    prepare_gradient(t);
     tensors_.push_back(std::move(t));
   }
 }
@@ -69,7 +55,12 @@ Optimizer::Optimizer(std::span<const Parameter> parameters, const RunConfig::Opt
 void Optimizer::accumulate() {
   for (auto& t : tensors_) {
     at::Tensor& gradient = t.leaf.mutable_grad();
-    if (!gradient.defined()) continue;
+    if (!gradient.defined() || gradient.is_same(t.gradient)) continue;
+    if (gradient.is_cpu()) {  // somebody put another tensor there
+      t.gradient.add_(gradient);
+      gradient = t.gradient;
+      continue;
+    }
     if (gradient.scalar_type() == at::kFloat) {
       t.gradient = gradient.contiguous();  // autograd itself sums in fp32
       continue;
@@ -85,11 +76,19 @@ void Optimizer::accumulate() {
 
 double Optimizer::gradient_norm() const {
   double total = 0;
+  std::vector<AdamWSpan> spans;
   for (const auto& t : tensors_) {
     if (!t.gradient.defined()) continue;
-    total += t.gradient.is_cpu() ? sum_of_squares(t.gradient) : std::pow(t.gradient.norm().item<double>(), 2);
+    if (!t.gradient.is_cpu()) {
+      total += std::pow(t.gradient.norm().item<double>(), 2);
+      continue;
+    }
+    AdamWSpan span{};
+    span.gradient = t.gradient.data_ptr<float>();
+    span.n = t.gradient.numel();
+    spans.push_back(span);
   }
-  return std::sqrt(total);
+  return std::sqrt(total + sum_of_squares(active_isa(), spans));
 }
 
 void Optimizer::step(double lr, double gradient_scale) {
@@ -104,13 +103,20 @@ void Optimizer::step(double lr, double gradient_scale) {
                        .weight_decay = options_.weight_decay,
                        .gradient_scale = gradient_scale,
                        .update = updates_});
+  adamw_zeroed_ = true;
   muon_update(muon, options_, lr, gradient_scale);
 }
 
 void Optimizer::zero_gradients() {
+  const bool already = std::exchange(adamw_zeroed_, false);
   for (auto& t : tensors_) {
-    t.gradient.reset();
-    t.leaf.mutable_grad().reset();
+    if (!t.leaf.is_cpu()) {
+      t.gradient.reset();
+      t.leaf.mutable_grad().reset();
+      continue;
+    }
+    if (t.muon || !already) t.gradient.zero_();
+    t.leaf.mutable_grad() = t.gradient;
   }
 }
 

@@ -17,13 +17,14 @@ namespace sinew {
 // One trained tensor and what the optimizer keeps of it.
 struct TrainedTensor {
   std::string name;
-  at::Tensor leaf;      // the model's, whose grad() backward() fills
-  at::Tensor weight;    // the same memory outside autograd, fp32 or bf16
-  at::Tensor master;    // fp32; the weight itself where that is fp32
-  at::Tensor gradient;  // fp32 sum over the micro-batches of a step; undefined: zero
-  at::Tensor first;     // fp32: AdamW's mean of gradients, Muon's momentum
-  at::Tensor second;    // fp32: AdamW's mean of squares; undefined under Muon
-  bool decay = false;   // 2-D weights; not norms and biases
+  at::Tensor leaf;    // the model's, whose grad() backward() fills
+  at::Tensor weight;  // the same memory outside autograd, fp32 or bf16
+  at::Tensor master;  // fp32; the weight itself where that is fp32
+  at::Tensor
+      gradient;  // fp32 sum over the micro-batches of a step; undefined: zero. On CPU it is the leaf's grad()
+  at::Tensor first;    // fp32: AdamW's mean of gradients, Muon's momentum
+  at::Tensor second;   // fp32: AdamW's mean of squares; undefined under Muon
+  bool decay = false;  // 2-D weights; not norms and biases
   bool muon = false;
 };
 
@@ -59,6 +60,7 @@ class Optimizer {
   std::vector<TrainedTensor> tensors_;
   std::vector<StateTensor> buffers_;
   std::int64_t updates_ = 0;
+  bool adamw_zeroed_ = false;  // since the last step the gradients of AdamW's tensors are zero
 };
 
 // True for tensors that Muon leaves to AdamW: all but 2-D weights, the embedding, the head and the gates.

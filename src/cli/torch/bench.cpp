@@ -1,0 +1,145 @@
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.hpp"
+#include "base/threads.hpp"
+#include "cli/commands.hpp"
+#include "kernels/isa.hpp"
+#include "ops/gemm_peak.hpp"
+#include "train/step_bench.hpp"
+
+namespace sinew::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Options {
+  std::vector<std::string> presets{"S", "M"};
+  std::vector<std::string> types{"bf16", "fp32"};
+  std::int64_t steps = 5, warmup = 2;
+  bool json = false, routing = true;
+};
+
+std::string bar(double share) {
+  return std::string(static_cast<std::size_t>(std::clamp(share, 0.0, 1.0) * 40 + 0.5), '#');
+}
+
+void print_row(std::string_view name, double forward, double backward, double step) {
+  const double sum = forward + backward;
+  fmt::print("  {:<22}{:>9.1f}{:>9.1f}  {:>5.1f} %  {}\n", name, 1e3 * forward, 1e3 * backward,
+             100 * sum / step, bar(sum / step));
+}
+
+void print_breakdown(const StepTimes& t) {
+  double forward = 0, backward = 0;
+  const double step = t.forward + t.backward + t.optimizer;
+  fmt::print("  {:<22}{:>9}{:>9}\n", "", "fwd ms", "bwd ms");
+  for (std::size_t i = 0; i < t.operations.seconds.size(); ++i) {
+    const auto& pair = t.operations.seconds[i];
+    forward += pair.forward;
+    backward += pair.backward;
+    if (pair.forward > 0) print_row(kOpNames[i], pair.forward, pair.backward, step);
+  }
+  print_row("other", t.forward - forward, t.backward - backward, step);
+  print_row("norm and optimizer", t.optimizer, 0, step);
+}
+
+void run_one(const Options& o, const BenchPreset& preset, const std::string& type) {
+  const bool narrow = type == "bf16";
+  const auto dtype = narrow ? at::kBFloat16 : at::kFloat;
+  const GemmPeak peaks = gemm_peak();
+  const double peak = narrow ? peaks.bf16 : peaks.fp32;
+  const StepTimes t = bench_steps(preset, dtype, o.warmup, o.steps);
+  Json line{{"bench", "train"},
+            {"preset", preset.name},
+            {"dtype", type},
+            {"isa", isa_name(active_isa())},
+            {"threads", default_threads()},
+            {"parameters", t.parameters},
+            {"tokens_per_step", t.tokens},
+            {"flops_per_step", t.flops},
+            {"step_s_best", t.best},
+            {"step_s_median", t.median},
+            {"step_s_worst", t.worst},
+            {"tokens_per_s", static_cast<double>(t.tokens) / t.median},
+            {"gflops", t.flops / t.median / 1e9},
+            {"peak_gflops", peak / 1e9},
+            {"mfu", t.flops / t.median / peak},
+            {"mfu_best", t.flops / t.best / peak},
+            {"peak_rss_bytes", t.peak_bytes},
+            {"loss", t.loss}};
+  Json classes;
+  for (std::size_t i = 0; i < t.operations.seconds.size(); ++i)
+    classes[std::string(kOpNames[i])] = {{"forward_s", t.operations.seconds[i].forward},
+                                         {"backward_s", t.operations.seconds[i].backward}};
+  line["seconds"] = {
+      {"forward", t.forward}, {"backward", t.backward}, {"optimizer", t.optimizer}, {"classes", classes}};
+  RoutingTimes r;
+  const bool routed = o.routing && preset.model.moe.n_routed_experts > 0;
+  if (routed) {
+    r = bench_routing(preset, dtype, std::max<std::int64_t>(o.steps, 3));
+    line["routing_overhead"] = {{"ratio", r.moe / r.dense},
+                                {"ratio_best", r.moe_best / r.dense_best},
+                                {"ratio_half_to_one", r.skewed / r.dense},
+                                {"moe_s", r.moe},
+                                {"dense_s", r.dense}};
+  }
+  if (o.json) {
+    fmt::print("{}\n", line.dump());
+    std::fflush(stdout);
+    return;
+  }
+  fmt::print(
+      "{} {}: {:.0f} tokens/s, {:.1f} % of the {:.0f} GFLOP/s matrix-product peak (best step {:.1f} %)\n",
+      preset.name, type, static_cast<double>(t.tokens) / t.median, 100 * t.flops / t.median / peak,
+      peak / 1e9, 100 * t.flops / t.best / peak);
+  fmt::print(
+      "  step {:.3f} s (best {:.3f}, worst {:.3f}), {:.1f} M parameters, peak memory {:.2f} GiB, {} threads, "
+      "{}\n",
+      t.median, t.best, t.worst, static_cast<double>(t.parameters) / 1e6,
+      static_cast<double>(t.peak_bytes) / (1 << 30), default_threads(), isa_name(active_isa()));
+  print_breakdown(t);
+  if (routed)
+    fmt::print("  routing overhead {:.2f} (best {:.2f}); {:.2f} with one expert on half of the tokens\n",
+               r.moe / r.dense, r.moe_best / r.dense_best, r.skewed / r.dense);
+}
+
+void run(const Options& o) {
+  std::vector<BenchPreset> presets;
+  for (const auto& name : o.presets) presets.push_back(bench_preset(name));
+  for (const auto& type : o.types)
+    require(type == "bf16" || type == "fp32", "--dtype is bf16 or fp32, not {}", type);
+  for (const auto& preset : presets)
+    for (const auto& type : o.types) run_one(o, preset, type);
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+  CLI::App* bench = app.add_subcommand("bench", "Measure this machine")->require_subcommand(1);
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      bench->add_subcommand("train", "Training steps: tokens/s, utilisation, memory, where time goes");
+  command->footer(
+      "Utilisation is the model's FLOPs (6 x active matrix parameters and causal attention) over the time of "
+      "the\n"
+      "median step, against the best oneDNN or OpenBLAS product of 2048^3 in the same process. Set "
+      "SINEW_THREADS and\n"
+      "SINEW_ISA to choose threads and instructions, SINEW_OPS=aten to compose every operation of "
+      "libtorch's.\n\n"
+      "Examples:\n"
+      "  sinew bench train --preset M --dtype bf16\n"
+      "  sinew bench train --preset S --preset gpt2 --steps 10 --json");
+  command->add_option("--preset", options->presets, "S, M, gpt2, long or tiny (default S and M)");
+  command->add_option("--dtype", options->types, "bf16 or fp32 (default both)");
+  command->add_option("--steps", options->steps, "Measured steps (default 5)")->check(CLI::Range(1, 1000000));
+  command->add_option("--warmup", options->warmup, "Steps before them (default 2)")
+      ->check(CLI::Range(0, 1000000));
+  command->add_flag("--json", options->json, "One JSON line a measurement");
+  command->add_flag("!--no-routing", options->routing,
+                    "Leave out the comparison of an MoE layer with a dense one");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace sinew::cli

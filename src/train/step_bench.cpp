@@ -1,0 +1,248 @@
+#include "train/step_bench.hpp"
+
+#include <ATen/ATen.h>
+#include <sys/resource.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/error.hpp"
+#include "base/text.hpp"
+#include "config/run_config.hpp"
+#include "model/language_model.hpp"
+#include "ops/gate.hpp"
+#include "ops/moe.hpp"
+#include "ops/swiglu_network.hpp"
+#include "ops/tensor.hpp"
+#include "train/optimizer.hpp"
+
+namespace sinew {
+namespace {
+
+using at::Tensor;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double median(std::vector<double> x) {
+  std::sort(x.begin(), x.end());
+  return x.empty() ? 0 : x[x.size() / 2];
+}
+
+ModelConfig mixture(std::int64_t layers, std::int64_t hidden, std::int64_t heads, std::int64_t kv_lora,
+                    std::int64_t nope, std::int64_t value) {
+  ModelConfig c;
+  c.model_type = "deepseek_v2";
+  c.num_hidden_layers = layers;
+  c.hidden_size = hidden;
+  c.num_attention_heads = c.num_key_value_heads = heads;
+  c.attention = Attention::mla;
+  c.kv_lora_rank = kv_lora;
+  c.qk_nope_head_dim = nope;
+  c.qk_rope_head_dim = 16;
+  c.v_head_dim = value;
+  c.rope_layout = RopeLayout::interleaved;
+  c.moe.aux_loss_alpha = 0.003;
+  return c;
+}
+
+void set_experts(ModelConfig& c, std::int64_t experts, std::int64_t width, std::int64_t top_k,
+                 std::int64_t shared, std::int64_t dense_layers, std::int64_t dense_width) {
+  c.moe.n_routed_experts = experts;
+  c.moe.moe_intermediate_size = width;
+  c.moe.num_experts_per_tok = top_k;
+  c.moe.n_shared_experts = shared;
+  c.moe.first_k_dense_replace = dense_layers;
+  c.intermediate_size = dense_width;
+}
+
+ModelConfig medium() {
+  auto c = mixture(12, 512, 8, 128, 48, 48);
+  set_experts(c, 64, 192, 6, 2, 1, 1536);
+  c.vocab_size = 16384;
+  return c;
+}
+
+struct Batch {
+  Tensor tokens, targets;
+};
+
+Batch random_batch(const BenchPreset& p, std::int64_t step) {
+  const auto generator_seed = 1000 + step;
+  at::manual_seed(static_cast<std::uint64_t>(generator_seed));
+  const auto all = at::randint(0, p.model.vocab_size, {p.rows, p.tokens + 1}, at::kLong);
+  return {all.narrow(1, 0, p.tokens).contiguous(), all.narrow(1, 1, p.tokens).contiguous()};
+}
+
+std::int64_t peak_bytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
+}
+
+struct Layer {
+  Tensor x, gate, dy;
+  ExpertWeights experts;
+  Tensor shared[3], dense[3];
+  std::int64_t top_k = 0;
+};
+
+// Weights with fp32 gradients in place, as the trainer keeps them.
+Tensor leaf(at::IntArrayRef shape, at::ScalarType type) {
+  auto w = (at::randn(shape) * 0.02).to(type).requires_grad_();
+  w.mutable_grad() = at::zeros(shape, at::kFloat);
+  return w;
+}
+
+Layer make_layer(const BenchPreset& p, at::ScalarType type) {
+  const auto& c = p.model;
+  const auto tokens = p.rows * p.tokens, hidden = c.hidden_size, width = c.moe.moe_intermediate_size;
+  at::manual_seed(1);
+  Layer l;
+  l.x = at::randn({tokens, hidden}).to(type).requires_grad_();
+  l.dy = at::randn({tokens, hidden}).to(type);
+  l.gate = leaf({c.moe.n_routed_experts, hidden}, type);
+  l.top_k = c.moe.num_experts_per_tok;
+  for (std::int64_t e = 0; e < c.moe.n_routed_experts; ++e) {
+    l.experts.gate.push_back(leaf({width, hidden}, type));
+    l.experts.up.push_back(leaf({width, hidden}, type));
+    l.experts.down.push_back(leaf({hidden, width}, type));
+  }
+  const auto shared = c.moe.n_shared_experts * width, dense = shared + l.top_k * width;
+  for (auto& [into, wide] : {std::pair{l.shared, shared}, std::pair{l.dense, dense}}) {
+    into[0] = leaf({wide, hidden}, type);
+    into[1] = leaf({wide, hidden}, type);
+    into[2] = leaf({hidden, wide}, type);
+  }
+  return l;
+}
+
+double run_moe(const Layer& l, bool skewed) {
+  l.x.mutable_grad().reset();
+  const double start = now();
+  const auto experts = l.gate.size(0);
+  auto routing = gate(project_wide(l.x, l.gate), {}, {.top_k = l.top_k});
+  if (skewed) {  // every other token goes to expert 0
+    routing.experts = routing.experts.clone();
+    auto half = routing.experts.slice(0, 0, l.x.size(0), 2);
+    half.masked_fill_(half == 0, experts - 1);
+    half.select(1, 0).fill_(0);
+  }
+  const auto where = dispatch(routing.experts, {}, experts);
+  const auto shared =
+      l.shared[0].size(0) > 0 ? swiglu_network(l.x, l.shared[0], l.shared[1], l.shared[2]) : Tensor();
+  const auto y = moe_experts(l.x, routing.weights, where, l.experts, shared);
+  torch::autograd::backward({y}, {l.dy});
+  return now() - start;
+}
+
+double run_dense(const Layer& l) {
+  l.x.mutable_grad().reset();
+  const double start = now();
+  torch::autograd::backward({swiglu_network(l.x, l.dense[0], l.dense[1], l.dense[2])}, {l.dy});
+  return now() - start;
+}
+
+}  // namespace
+
+std::vector<std::string> bench_preset_names() { return {"S", "M", "gpt2", "long", "tiny"}; }
+
+BenchPreset bench_preset(std::string_view name) {
+  BenchPreset p{.name = std::string(name), .model = {}, .rows = 0, .tokens = 0};
+  if (name == "S") {
+    p.model = mixture(6, 256, 4, 64, 32, 32);
+    set_experts(p.model, 16, 128, 4, 1, 0, 640);
+    p.model.vocab_size = 4096;
+    p.rows = 16, p.tokens = 256;
+  } else if (name == "M") {
+    p.model = medium();
+    p.rows = 8, p.tokens = 512;
+  } else if (name == "long") {
+    p.model = medium();
+    p.rows = 1, p.tokens = 4096;
+  } else if (name == "tiny") {
+    p.model = mixture(2, 64, 2, 16, 16, 16);
+    set_experts(p.model, 8, 32, 2, 1, 1, 128);
+    p.model.vocab_size = 256;
+    p.rows = 2, p.tokens = 64;
+  } else if (name == "gpt2") {
+    auto& c = p.model;
+    c.model_type = "llama";
+    c.num_hidden_layers = c.num_attention_heads = c.num_key_value_heads = 12;
+    c.hidden_size = 768;
+    c.head_dim = 64;
+    c.intermediate_size = 2048;  // three matrices: the work of two of 3072
+    c.vocab_size = 50257;
+    c.tie_word_embeddings = true;
+    p.rows = 4, p.tokens = 512;
+  } else {
+    fail("no preset {}; there are {}", name, join(bench_preset_names(), ", "));
+  }
+  p.model.max_position_embeddings = p.tokens;
+  return p;
+}
+
+StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64_t warmup,
+                      std::int64_t steps) {
+  LanguageModel model(preset.model, type, at::kCPU, /*seed=*/1);
+  BalanceOptions balance;
+  balance.expert_alpha = preset.model.moe.aux_loss_alpha;
+  model.set_balance(balance);
+  Optimizer optimizer(model.parameters(), RunConfig::Optimizer{});
+  StepTimes t;
+  t.tokens = preset.rows * preset.tokens;
+  t.flops = train_flops_per_token(preset.model, preset.tokens) * static_cast<double>(t.tokens);
+  t.parameters = count_parameters(preset.model).total;
+  const auto share = 1.0 / static_cast<double>(std::max<std::int64_t>(1, steps));
+  for (std::int64_t i = 0; i < warmup + steps; ++i) {
+    const Batch batch = random_batch(preset, i);
+    OpTimes times;
+    const OpTimesScope scope(times);
+    const double start = now();
+    const auto loss = model.loss(batch.tokens, batch.targets);
+    const double middle = now();
+    torch::autograd::backward({loss.total}, {});
+    const double end = now();
+    optimizer.accumulate();
+    const double norm = optimizer.gradient_norm();
+    optimizer.step(4e-4, norm > 1 ? 1 / norm : 1);
+    optimizer.zero_gradients();
+    const double last = now();
+    t.loss = loss.cross_entropy.item<double>();
+    if (i < warmup) continue;
+    t.seconds.push_back(last - start);
+    t.forward += (middle - start) * share;
+    t.backward += (end - middle) * share;
+    t.optimizer += (last - end) * share;
+    for (std::size_t k = 0; k < times.seconds.size(); ++k) {
+      t.operations.seconds[k].forward += times.seconds[k].forward * share;
+      t.operations.seconds[k].backward += times.seconds[k].backward * share;
+    }
+  }
+  t.median = median(t.seconds);
+  if (!t.seconds.empty()) {
+    t.best = *std::min_element(t.seconds.begin(), t.seconds.end());
+    t.worst = *std::max_element(t.seconds.begin(), t.seconds.end());
+  }
+  t.peak_bytes = peak_bytes();
+  return t;
+}
+
+RoutingTimes bench_routing(const BenchPreset& preset, at::ScalarType type, std::int64_t rounds) {
+  require(preset.model.moe.n_routed_experts > 0, "preset {} has no experts to route to", preset.name);
+  const Layer layer = make_layer(preset, type);
+  std::vector<double> moe, dense, skewed;
+  for (std::int64_t i = -2; i < rounds; ++i) {
+    const double a = run_moe(layer, false), b = run_dense(layer), c = run_moe(layer, true);
+    if (i < 0) continue;
+    moe.push_back(a);
+    dense.push_back(b);
+    skewed.push_back(c);
+  }
+  const auto least = [](const std::vector<double>& x) { return *std::min_element(x.begin(), x.end()); };
+  return {median(moe), median(dense), median(skewed), least(moe), least(dense), least(skewed)};
+}
+
+}  // namespace sinew

@@ -1,0 +1,50 @@
+// Measured training steps: tokens a second, utilisation of the machine's own matrix-product peak, where the
+// time goes, and what routing costs against a dense layer of equal work.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "config/model_config.hpp"
+#include "ops/op_times.hpp"
+
+namespace sinew {
+
+struct BenchPreset {
+  std::string name;
+  ModelConfig model;
+  std::int64_t rows = 0, tokens = 0;  // of a batch
+};
+// S, M (DeepSeek-style mixtures of experts), gpt2 (the 124M shape with SwiGLU of equal work), long (M on rows
+// of 4096), tiny (for tests). Throws UserError for other names.
+BenchPreset bench_preset(std::string_view name);
+std::vector<std::string> bench_preset_names();
+
+struct StepTimes {
+  std::vector<double> seconds;                      // of each measured step
+  double forward = 0, backward = 0, optimizer = 0;  // means
+  OpTimes operations;                               // means
+  double best = 0, median = 0, worst = 0;
+  double flops = 0;  // of a step: 6 x active matrix parameters, and causal attention
+  std::int64_t tokens = 0, parameters = 0;
+  std::int64_t peak_bytes = 0;  // largest resident size of the process
+  double loss = 0;              // of the last step
+};
+// `warmup` steps that do not count, then `steps` that do: forward, backward, gradient norm, AdamW, on random
+// tokens.
+StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64_t warmup,
+                      std::int64_t steps);
+
+struct RoutingTimes {
+  double moe = 0, dense = 0, skewed = 0;  // median seconds, forward and backward of one layer
+  double moe_best = 0, dense_best = 0, skewed_best = 0;
+};
+// An MoE layer against a dense SwiGLU layer of equal active work, in turn; `skewed`: one expert gets half of
+// all tokens.
+RoutingTimes bench_routing(const BenchPreset& preset, at::ScalarType type, std::int64_t rounds);
+
+}  // namespace sinew

@@ -1,0 +1,38 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "support/support.hpp"
+
+namespace sinew {
+
+TEST(BenchCommand, OneJsonLineForEachTypeWithTheStepsOwnNumbers) {
+  const auto run =
+      test::run_sinew({"bench", "train", "--preset", "tiny", "--steps", "2", "--warmup", "1", "--json"});
+  ASSERT_EQ(run.exit_code, 0) << run.error;
+  std::istringstream lines(run.output);
+  std::vector<std::string> types;
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    types.push_back(json["dtype"]);
+    EXPECT_EQ(json["preset"], "tiny");
+    EXPECT_EQ(json["tokens_per_step"], 128);
+    EXPECT_GT(json["flops_per_step"].get<double>(), 0);
+    EXPECT_LE(json["step_s_best"].get<double>(), json["step_s_median"].get<double>());
+    EXPECT_LE(json["step_s_median"].get<double>(), json["step_s_worst"].get<double>());
+    EXPECT_NEAR(json["loss"].get<double>(), std::log(256.0), 0.5) << "random tokens";
+    EXPECT_GT(json["seconds"]["classes"]["experts"]["backward_s"].get<double>(), 0);
+    EXPECT_GT(json["routing_overhead"]["ratio"].get<double>(), 0);
+  }
+  EXPECT_EQ(types, (std::vector<std::string>{"bf16", "fp32"}));
+}
+
+TEST(BenchCommand, SaysWhichPresetsThereAre) {
+  const auto run = test::run_sinew({"bench", "train", "--preset", "XL"});
+  EXPECT_EQ(run.exit_code, 2);
+  EXPECT_NE(run.error.find("S, M, gpt2, long, tiny"), std::string::npos) << run.error;
+}
+
+}  // namespace sinew
