@@ -7,13 +7,14 @@
 namespace sinew {
 namespace {
 
-// PCRE2's own \s also takes U+180E, and its \w leaves out marks.
+// PCRE2's own \s also takes U+180E, and its \w other numbers and no marks; Oniguruma's \w has the numbers of
+// Latin-1 (superscripts, fractions) and no others.
 constexpr const char* kSpace =
     R"(\t-\r \x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
 constexpr const char* kNotSpace =
     R"(\x{0}-\x{8}\x{E}-\x{1F}!-\x{84}\x{86}-\x{9F}\x{A1}-\x{167F}\x{1681}-\x{1FFF}\x{200B}-\x{2027})"
     R"(\x{202A}-\x{202E}\x{2030}-\x{205E}\x{2060}-\x{2FFF}\x{3001}-\x{10FFFF})";
-constexpr const char* kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+constexpr const char* kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE})";
 
 class Translator {
  public:

@@ -48,6 +48,13 @@ TEST(PreTokenizer, Gpt2Pattern) {
   EXPECT_EQ(cut(json, "a \xE1\xA0\x8E"), (Pieces{"a", " \xE1\xA0\x8E"}));
 }
 
+// One half and a circled S are of \\w in Oniguruma, a circled 7 is not.
+TEST(PreTokenizer, WordCharactersAreThoseOfOniguruma) {
+  const char* json = R"({"type":"Split","pattern":{"Regex":"\\w+"},"behavior":"Isolated","invert":false})";
+  EXPECT_EQ(cut(json, "a\xC2\xBD\xE2\x93\x88\xE2\x91\xA6"),
+            (Pieces{"a\xC2\xBD\xE2\x93\x88", "\xE2\x91\xA6"}));
+}
+
 TEST(PreTokenizer, DigitsPunctuationMetaspace) {
   EXPECT_EQ(cut(R"({"type":"Digits","individual_digits":true})", "a12"), (Pieces{"a", "1", "2"}));
   EXPECT_EQ(cut(R"({"type":"Digits","individual_digits":false})", "a12b"), (Pieces{"a", "12", "b"}));
