@@ -10,6 +10,8 @@ template <class... F>
 struct Overload : F... {
   using F::operator()...;
 };
+template <class... F>
+Overload(F...) -> Overload<F...>;  // clang 14 does not deduce it
 
 std::string_view strip(std::string_view text, bool left, bool right) {
   std::size_t begin = 0, end = 0;  // of what is kept
