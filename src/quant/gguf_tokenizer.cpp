@@ -11,12 +11,14 @@
 #include "base/log.hpp"
 #include "base/text.hpp"
 #include "storage/sentencepiece_writer.hpp"
+#include "text/gguf_pre_tokenizers.hpp"
 #include "text/sentencepiece_model.hpp"
 
 namespace sinew {
 namespace {
 
 using Json = nlohmann::json;
+using Ordered = nlohmann::ordered_json;
 
 constexpr std::uint64_t kMaxFile = std::uint64_t{1} << 28;
 constexpr std::size_t kMaxVocabulary = 1 << 24;
@@ -267,6 +269,86 @@ std::string sentencepiece_file(const Gguf& file) {
   return write_sentencepiece_model(pieces, options);
 }
 
+// The pre-tokenizer of a name as the steps of a tokenizer.json.
+Ordered pre_tokenizer_json(const GgufPreTokenizer& preset) {
+  Ordered steps = Ordered::array();
+  for (const std::string& pattern : preset.patterns)
+    steps.push_back(
+        {{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}});
+  steps.push_back(
+      {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}});
+  return {{"type", "Sequence"}, {"pretokenizers", steps}};
+}
+
+// Adds the beginning and end tokens that the file asks for.
+Ordered post_processor_json(const Gguf& file, const GgufPreTokenizer& preset, const GgufArray& tokens) {
+  const auto flag = [&](const char* key, bool otherwise) {
+    return file.find(key) == nullptr ? otherwise : file.get_bool(key);
+  };
+  const std::int32_t bos = get_id(file, "tokenizer.ggml.bos_token_id", tokens.strings.size());
+  const std::int32_t eos = get_id(file, "tokenizer.ggml.eos_token_id", tokens.strings.size());
+  Ordered single = Ordered::array(), special = Ordered::object();
+  const auto add = [&](std::int32_t id) {
+    const std::string text(tokens.strings[static_cast<std::size_t>(id)]);
+    single.push_back({{"SpecialToken", {{"id", text}, {"type_id", 0}}}});
+    special[text] = {{"id", text}, {"ids", {id}}, {"tokens", {text}}};
+  };
+  if (bos >= 0 && flag("tokenizer.ggml.add_bos_token", preset.add_bos)) add(bos);
+  single.push_back({{"Sequence", {{"id", "A"}, {"type_id", 0}}}});
+  if (eos >= 0 && flag("tokenizer.ggml.add_eos_token", false)) add(eos);
+  if (special.empty()) return nullptr;
+  Ordered pair = single;
+  pair.push_back({{"Sequence", {{"id", "B"}, {"type_id", 1}}}});
+  return {{"type", "TemplateProcessing"}, {"single", single}, {"pair", pair}, {"special_tokens", special}};
+}
+
+// A tokenizer.json for a byte-level BPE vocabulary.
+std::string json_file(const Gguf& file) {
+  const GgufPreTokenizer preset =
+      gguf_pre_tokenizer(get_text(file, "tokenizer.ggml.pre"), file.path().string());
+  const GgufArray& tokens = file.get_array("tokenizer.ggml.tokens");
+  const GgufArray& types = file.get_array("tokenizer.ggml.token_type");
+  require(types.signeds.size() == tokens.strings.size(), "{}: tokens and token types differ in number",
+          file.path().string());
+  Json vocabulary = Json::object();  // a map: an ordered object looks through all of itself at each insertion
+  Ordered added = Ordered::array(), merges = Ordered::array();
+  for (std::size_t id = 0; id < tokens.strings.size(); ++id) {
+    const std::string text(tokens.strings[id]);
+    const std::int64_t type = types.signeds[id];
+    vocabulary[text] = id;
+    if (type == kControl || type == kUserDefined)
+      added.push_back({{"id", id},
+                       {"content", text},
+                       {"single_word", false},
+                       {"lstrip", false},
+                       {"rstrip", false},
+                       {"normalized", false},
+                       {"special", type == kControl}});
+  }
+  for (const std::string_view merge : file.get_array("tokenizer.ggml.merges").strings)
+    merges.push_back(std::string(merge));
+  Ordered json = {{"version", "1.0"},
+                  {"truncation", nullptr},
+                  {"padding", nullptr},
+                  {"added_tokens", added},
+                  {"normalizer", nullptr}};
+  json["pre_tokenizer"] = pre_tokenizer_json(preset);
+  json["post_processor"] = post_processor_json(file, preset, tokens);
+  json["decoder"] = {
+      {"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}};
+  json["model"] = {{"type", "BPE"},
+                   {"dropout", nullptr},
+                   {"unk_token", nullptr},
+                   {"continuing_subword_prefix", nullptr},
+                   {"end_of_word_suffix", nullptr},
+                   {"fuse_unk", false},
+                   {"byte_fallback", false},
+                   {"ignore_merges", preset.ignore_merges},
+                   {"vocab", Ordered(vocabulary)},
+                   {"merges", merges}};
+  return json.dump(1, ' ', false, Ordered::error_handler_t::replace) + "\n";
+}
+
 // A tokenizer_config.json out of the keys that llama.cpp's own files have.
 std::string config_file(const Gguf& file) {
   const GgufArray& tokens = file.get_array("tokenizer.ggml.tokens");
@@ -321,10 +403,8 @@ void write_tokenizer_files(const Gguf& file, const fs::path& directory) {
                     config = get_text(file, "sinew.tokenizer_config");
   const bool llama = get_text(file, "tokenizer.ggml.model") == "llama";
   if (llama) write_file_atomic(directory / "tokenizer.model", sentencepiece_file(file));
-  if (!json.empty()) write_file_atomic(directory / "tokenizer.json", json);
-  if (json.empty() && !llama)
-    log::warn("{}: its tokenizer ('{}') is not written; give the directory a tokenizer.json by hand",
-              file.path().string(), get_text(file, "tokenizer.ggml.model"));
+  if (!json.empty() || !llama)
+    write_file_atomic(directory / "tokenizer.json", json.empty() ? json_file(file) : json);
   write_file_atomic(directory / "tokenizer_config.json", config.empty() ? config_file(file) : config);
 }
 

@@ -128,6 +128,7 @@ GgufPreTokenizer gguf_pre_tokenizer(const std::string& name, const std::string& 
       GgufPreTokenizer found;
       for (const auto& pattern : row.patterns)
         found.pre_tokenizer.add(SplitPieces{Pattern::regex(pattern, origin)});
+      found.patterns = row.patterns;
       found.ignore_merges = row.ignore_merges;
       found.add_bos = row.add_bos;
       return found;

@@ -2,13 +2,15 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "text/pre_tokenizer.hpp"
 
 namespace sinew {
 
 struct GgufPreTokenizer {
-  PreTokenizer pre_tokenizer;  // without the mapping of bytes
+  PreTokenizer pre_tokenizer;         // without the mapping of bytes
+  std::vector<std::string> patterns;  // what it splits by, one after the other
   bool ignore_merges = false, add_bos = false;
 };
 
