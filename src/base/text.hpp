@@ -16,9 +16,9 @@ std::string nearest_name(std::string_view name, std::span<const std::string> can
 // `; did you mean "x"?`, or "" when nothing is close.
 std::string did_you_mean(std::string_view name, std::span<const std::string> candidates);
 
-std::string human_bytes(double bytes);       // "1.50 GiB"
-std::string human_count(double count);       // "15.7B", "2.40M", "812"
-std::string human_seconds(double seconds);   // "2h03m", "4m10s", "3.2s"
+std::string human_bytes(double bytes);         // "1.50 GiB"
+std::string human_count(double count);         // "15.7B", "2.40M", "812"
+std::string human_seconds(double seconds);     // "2h03m", "4m10s", "3.2s"
 std::string with_commas(std::uint64_t value);  // "15,706,484,224"
 
 std::vector<std::string> split(std::string_view text, char separator);
