@@ -1,11 +1,16 @@
 // sinew: plans, trains, compresses, serves and evaluates sparse Mixture-of-Experts language models.
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "base/text.hpp"
 #include "cli/commands.hpp"
 #include "kernels/blas_core.hpp"
 
@@ -14,6 +19,15 @@ namespace {
 int print_error(const char* what, int code) {
   fmt::print(stderr, "sinew: {}\n", what);
   return code;
+}
+
+// CLI11 calls a misspelt command "a subcommand is required"; name the nearest one instead.
+void check_command(const CLI::App& app, std::string_view name) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(command->get_name());
+  sinew::require(std::find(names.begin(), names.end(), name) != names.end(), "no command '{}'{} (try --help)",
+                 name, sinew::did_you_mean(name, names));
 }
 
 }  // namespace
@@ -26,6 +40,7 @@ int main(int argc, char** argv) {
   app.get_formatter()->column_width(34);
   try {
     sinew::cli::add_commands(app);
+    if (argc > 1 && argv[1][0] != '-') check_command(app, argv[1]);
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::Success& done) {
