@@ -42,7 +42,7 @@ const T* a_block(const Product<T>& p, index_t piece, index_t row, index_t rows, 
   if (p.packed_a != nullptr || (rows % 16 == 0 && k % kStep<T> == 0)) return source;
   const index_t wide = padded_k<T>(k);
   std::memset(static_cast<void*>(copy), 0, static_cast<std::size_t>(round_up(rows, 16) * wide) * sizeof(T));
-  for (index_t r = 0; r < rows; ++r)
+  for (index_t r = 0; r < rows && k > 0; ++r)  // without columns there may be no `a` at all
     std::memcpy(copy + r * wide, source + r * lda, static_cast<std::size_t>(k) * sizeof(T));
   lda = wide;
   return copy;
