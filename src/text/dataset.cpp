@@ -15,17 +15,10 @@ static_assert(std::endian::native == std::endian::little, "shards are little-end
 using Json = nlohmann::ordered_json;
 
 Json to_json(const SplitInfo& split) {
-  Json shards = Json::array();
-  for (const auto& s : split.shards)
-    shards.push_back({{"file", s.file},
-                      {"index", s.index},
-                      {"tokens", s.tokens},
-                      {"documents", s.documents},
-                      {"bytes", s.bytes},
-                      {"checksum", s.checksum},
-                      {"index_checksum", s.index_checksum}});
-  return {
-      {"tokens", split.tokens}, {"documents", split.documents}, {"bytes", split.bytes}, {"shards", shards}};
+  return {{"tokens", split.tokens},
+          {"documents", split.documents},
+          {"bytes", split.bytes},
+          {"shards", to_json(split.shards)}};
 }
 
 // Names come from a file anyone may have written: they must stay inside the directory.
@@ -162,6 +155,19 @@ DataSetInfo read_data_set(const fs::path& directory) {
   } catch (const UserError& bad) {
     fail("{}: {}", path.string(), bad.what());
   }
+}
+
+Json to_json(const std::vector<ShardInfo>& list) {
+  Json shards = Json::array();
+  for (const auto& s : list)
+    shards.push_back({{"file", s.file},
+                      {"index", s.index},
+                      {"tokens", s.tokens},
+                      {"documents", s.documents},
+                      {"bytes", s.bytes},
+                      {"checksum", s.checksum},
+                      {"index_checksum", s.index_checksum}});
+  return shards;
 }
 
 nlohmann::ordered_json to_json(const DataSetInfo& info) {

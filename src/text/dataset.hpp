@@ -47,6 +47,7 @@ bool is_data_set(const fs::path& directory);
 // Reads dataset.json. Throws UserError: no data set, unfinished, damaged.
 DataSetInfo read_data_set(const fs::path& directory);
 nlohmann::ordered_json to_json(const DataSetInfo& info);
+nlohmann::ordered_json to_json(const std::vector<ShardInfo>& shards);
 // Reads every byte: sizes, checksums, indices, token ids. Throws UserError naming the first damaged file.
 DataSetInfo check_data_set(const fs::path& directory);
 

@@ -143,16 +143,10 @@ void ShardWriter::sync() {
 }
 
 Json ShardWriter::state() const {
-  Json shards = Json::array();
-  for (const auto& s : done_.shards)
-    shards.push_back({{"file", s.file},
-                      {"index", s.index},
-                      {"tokens", s.tokens},
-                      {"documents", s.documents},
-                      {"bytes", s.bytes},
-                      {"checksum", s.checksum},
-                      {"index_checksum", s.index_checksum}});
-  return {{"shards", shards}, {"tokens", now_.tokens}, {"documents", now_.documents}, {"bytes", now_.bytes}};
+  return {{"shards", to_json(done_.shards)},
+          {"tokens", now_.tokens},
+          {"documents", now_.documents},
+          {"bytes", now_.bytes}};
 }
 
 SplitInfo ShardWriter::finish() {
