@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
 #include <thread>
-#include <vector>
+
+#include "base/team.hpp"
 
 namespace sinew {
 namespace {
@@ -36,73 +36,17 @@ struct Loop {
   }
 };
 
-thread_local bool inside_loop = false;
-
-class Pool {
- public:
-  explicit Pool(int threads) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
-  }
-  ~Pool() {
-    {
-      const std::lock_guard lock(mutex_);
-      stop_ = true;
-    }
-    wake_.notify_all();
-    for (auto& worker : workers_) worker.join();
-  }
-
-  void run(Loop& loop) {
-    const std::lock_guard one_loop_at_a_time(entry_);
-    {
-      const std::lock_guard lock(mutex_);
-      loop_ = &loop;
-      ++generation_;
-      busy_ = workers_.size();
-    }
-    wake_.notify_all();
-    inside_loop = true;
-    loop.run();
-    inside_loop = false;
-    std::unique_lock lock(mutex_);
-    idle_.wait(lock, [this] { return busy_ == 0; });
-    loop_ = nullptr;
-  }
-
- private:
-  void work() {
-    inside_loop = true;
-    std::uint64_t seen = 0;
-    for (;;) {
-      Loop* loop = nullptr;
-      {
-        std::unique_lock lock(mutex_);
-        wake_.wait(lock, [&] { return stop_ || generation_ != seen; });
-        if (stop_) return;
-        seen = generation_;
-        loop = loop_;
-      }
-      loop->run();
-      const std::lock_guard lock(mutex_);
-      if (--busy_ == 0) idle_.notify_one();
-    }
-  }
-
-  std::vector<std::thread> workers_;
-  std::mutex mutex_, entry_;
-  std::condition_variable wake_, idle_;
-  Loop* loop_ = nullptr;
-  std::uint64_t generation_ = 0;
-  std::size_t busy_ = 0;
-  bool stop_ = false;
-};
-
 std::atomic<LoopRunner> loop_runner{nullptr};
 
-void run_share(void* context) {
+// Of threads that are not the team's: a LoopRunner's.
+thread_local bool inside_loop = false;
+
+void run_share(void* context) { static_cast<Loop*>(context)->run(); }
+
+void run_borrowed_share(void* context) {
   const bool before = inside_loop;
   inside_loop = true;
-  static_cast<Loop*>(context)->run();
+  run_share(context);
   inside_loop = before;
 }
 
@@ -124,15 +68,14 @@ void parallel_for(std::size_t count, std::size_t grain,
                   const std::function<void(std::size_t, std::size_t)>& body) {
   if (count == 0) return;
   grain = std::max<std::size_t>(1, grain);
-  if (inside_loop || count <= grain) return body(0, count);
+  if (inside_loop || inside_team() || count <= grain) return body(0, count);
   static const int threads = default_threads();
   if (threads == 1) return body(0, count);
   Loop loop{.count = count, .grain = grain, .body = &body, .next = 0, .error = nullptr, .error_mutex = {}};
   if (const LoopRunner runner = loop_runner) {
-    runner(threads, run_share, &loop);
+    runner(threads, run_borrowed_share, &loop);
   } else {
-    static Pool pool(threads);
-    pool.run(loop);
+    run_team(run_share, &loop);
   }
   if (loop.error) std::rethrow_exception(loop.error);
 }

@@ -1,0 +1,179 @@
+#include "engine/linear.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/team.hpp"
+#include "kernels/vector.hpp"
+#include "kernels/workspace.hpp"
+
+namespace sinew::engine {
+namespace {
+
+constexpr index_t kFew = 8;  // up to this many tokens, dot products cost less than a packed panel
+
+std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
+index_t tiles(index_t n) { return (n + kTile - 1) / kTile; }
+
+// Rows [row, row + 32) of W against all of x: out [tokens, .., column row..] = x W^T.
+struct TileProduct {
+  Isa isa = active_isa();
+  const GemmKernels<float>& gemm = gemm_kernels<float>(isa);
+  const VectorKernels<float>& vector = vector_kernels<float>(isa);
+
+  void operator()(const WeightMatrix& w, index_t row, const float* x, index_t ld, index_t tokens, float* out,
+                  index_t ld_out, const float* bias) const {
+    const index_t rows = std::min(kTile, w.rows - row);
+    Workspace::Frame frame(thread_workspace());
+    float* const wide = frame.take<float>(size(rows * w.cols));
+    weight_rows(w, row, rows, wide, w.cols);
+    if (tokens <= kFew)
+      dots(wide, w.cols, rows, x, ld, tokens, out, ld_out);
+    else
+      blocks(wide, w.cols, rows, x, ld, tokens, out, ld_out, frame);
+    if (bias == nullptr) return;
+    for (index_t t = 0; t < tokens; ++t)
+      for (index_t r = 0; r < rows; ++r) out[t * ld_out + r] += bias[row + r];
+  }
+
+ private:
+  void dots(const float* wide, index_t k, index_t rows, const float* x, index_t ld, index_t tokens,
+            float* out, index_t ld_out) const {
+    for (index_t t = 0; t < tokens; ++t)
+      for (index_t r = 0; r < rows; ++r) out[t * ld_out + r] = vector.dot(wide + r * k, x + t * ld, k);
+  }
+
+  void blocks(const float* wide, index_t k, index_t rows, const float* x, index_t ld, index_t tokens,
+              float* out, index_t ld_out, Workspace::Frame& frame) const {
+    float* const panel = frame.take<float>(size(panel_size<float>(k)));
+    gemm.pack_b_transposed(wide, k, rows, k, panel);
+    alignas(64) float tile[kTile * kTile];
+    gemm.begin();
+    for (index_t t = 0; t < tokens; t += kTile) {
+      const index_t count = std::min(kTile, tokens - t);
+      gemm.block(x + t * ld, ld, count, panel, k, tile, kTile, false);
+      for (index_t i = 0; i < count; ++i)
+        std::memcpy(out + (t + i) * ld_out, tile + i * kTile, size(rows) * sizeof(float));
+    }
+    gemm.end();
+  }
+};
+
+// The rows of all networks one after another, those of each begin at a multiple of 16.
+struct WorkLayout {
+  std::int32_t* first = nullptr;   // [networks]: row of the first
+  std::int32_t* offset = nullptr;  // [tokens + 1] into `rows`
+  std::int32_t* rows = nullptr;    // rows of each token, in the order of the networks
+  index_t total = 0;
+};
+
+std::int32_t token_of(const ExpertWork& item, index_t i) {
+  return item.tokens != nullptr ? item.tokens[i] : static_cast<std::int32_t>(i);
+}
+
+WorkLayout lay_out(index_t tokens, std::span<const ExpertWork> work, Workspace::Frame& frame) {
+  WorkLayout layout;
+  index_t used = 0;
+  layout.first = frame.take<std::int32_t>(work.size());
+  layout.offset = frame.take<std::int32_t>(size(tokens + 1));
+  std::fill_n(layout.offset, tokens + 1, 0);
+  for (std::size_t n = 0; n < work.size(); ++n) {
+    layout.first[n] = static_cast<std::int32_t>(layout.total);
+    layout.total += round_up(work[n].count, 16);
+    used += work[n].count;
+    for (index_t i = 0; i < work[n].count; ++i) ++layout.offset[token_of(work[n], i) + 1];
+  }
+  for (index_t t = 0; t < tokens; ++t) layout.offset[t + 1] += layout.offset[t];
+  layout.rows = frame.take<std::int32_t>(size(used));
+  std::int32_t* const next = frame.take<std::int32_t>(size(tokens));
+  std::copy_n(layout.offset, tokens, next);
+  for (std::size_t n = 0; n < work.size(); ++n)
+    for (index_t i = 0; i < work[n].count; ++i)
+      layout.rows[next[token_of(work[n], i)]++] = layout.first[n] + static_cast<std::int32_t>(i);
+  return layout;
+}
+
+// Which network and which of its tiles of 32 columns task number `task` is.
+struct Place {
+  std::size_t network;
+  index_t column;
+};
+template <class Width>
+Place find_place(std::span<const ExpertWork> work, index_t task, const Width& width) {
+  std::size_t n = 0;
+  for (; task >= tiles(width(work[n])); ++n) task -= tiles(width(work[n]));
+  return {n, task * kTile};
+}
+
+void silu_times(float* gate, const float* up, index_t n) {
+  for (index_t i = 0; i < n; ++i) gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
+}
+
+}  // namespace
+
+void linear(const Activations& x, std::span<const Product> products) {
+  index_t count = 0;
+  for (const Product& product : products) count += tiles(product.w->rows);
+  const TileProduct tile;
+  parallel_tasks(count, [&](index_t task) {
+    const Product* p = products.data();
+    for (; task >= tiles(p->w->rows); ++p) task -= tiles(p->w->rows);
+    tile(*p->w, task * kTile, x.x, x.ld, x.tokens, p->y + task * kTile, p->ldy, p->bias);
+  });
+}
+
+void linear_each(std::span<const HeadProduct> products) {
+  const TileProduct tile;
+  parallel_tasks(static_cast<index_t>(products.size()), [&](index_t i) {
+    const auto& [x, p] = products[size(i)];
+    for (index_t row = 0; row < p.w->rows; row += kTile)
+      tile(*p.w, row, x.x, x.ld, x.tokens, p.y + row, p.ldy, p.bias);
+  });
+}
+
+void swiglu_networks(const Activations& x, std::span<const ExpertWork> work, float* y, index_t ldy) {
+  Workspace::Frame frame(thread_workspace());
+  const WorkLayout layout = lay_out(x.tokens, work, frame);
+  index_t width = 0, gate_tasks = 0, down_tasks = 0;
+  for (const ExpertWork& item : work) {
+    width = std::max(width, item.weights->gate.rows);
+    gate_tasks += tiles(item.weights->gate.rows);
+    down_tasks += tiles(item.weights->down.rows);
+  }
+  const index_t hidden = x.cols;
+  float* const in = frame.take<float>(size(layout.total * hidden));
+  float* const act = frame.take<float>(size(layout.total * width));
+  float* const up = frame.take<float>(size(layout.total * width));
+  float* const out = frame.take<float>(size(layout.total * hidden));
+  for (std::size_t n = 0; n < work.size(); ++n)
+    for (index_t i = 0; i < work[n].count; ++i)
+      std::copy_n(x.x + token_of(work[n], i) * x.ld, hidden, in + (layout.first[n] + i) * hidden);
+  const TileProduct tile;
+  parallel_tasks(gate_tasks, [&](index_t task) {
+    const auto [n, column] = find_place(work, task, [](const auto& item) { return item.weights->gate.rows; });
+    const ExpertWork& item = work[n];
+    const index_t first = layout.first[n], columns = std::min(kTile, item.weights->gate.rows - column);
+    const float* const from = in + first * hidden;
+    tile(item.weights->gate, column, from, hidden, item.count, act + first * width + column, width, nullptr);
+    tile(item.weights->up, column, from, hidden, item.count, up + first * width + column, width, nullptr);
+    for (index_t i = 0; i < item.count; ++i)
+      silu_times(act + (first + i) * width + column, up + (first + i) * width + column, columns);
+  });
+  parallel_tasks(down_tasks, [&](index_t task) {
+    const auto [n, column] = find_place(work, task, [](const auto& item) { return item.weights->down.rows; });
+    const ExpertWork& item = work[n];
+    const index_t first = layout.first[n];
+    tile(item.weights->down, column, act + first * width, width, item.count, out + first * hidden + column,
+         hidden, nullptr);
+    for (index_t i = 0; i < item.count && item.factor != nullptr; ++i)
+      for (index_t c = column; c < std::min(hidden, column + kTile); ++c)
+        out[(first + i) * hidden + c] *= item.factor[i];
+  });
+  parallel_tasks(x.tokens, [&](index_t t) {
+    for (std::int32_t r = layout.offset[t]; r < layout.offset[t + 1]; ++r)
+      for (index_t c = 0; c < hidden; ++c) y[t * ldy + c] += out[layout.rows[r] * hidden + c];
+  });
+}
+
+}  // namespace sinew::engine
