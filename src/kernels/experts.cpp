@@ -330,6 +330,12 @@ void weight_gradients(const Layer<T>& layer, const Backward<T>& from, const T* x
 }
 
 template <class T>
+void split_kept(const Layer<T>& layer, index_t rows, T* kept, Backward<T>& b) {
+  b.d_h = kept;
+  b.act = kept + (round_up(rows, kTile) + kTile) * 2 * layer.wide;
+}
+
+template <class T>
 void take_rows(const Layer<T>& layer, index_t rows, Workspace::Frame& frame, Backward<T>& b) {
   const index_t padded = round_up(rows, kTile) + kTile;  // blocks read whole tiles of rows
   b.d_h = frame.take<T>(size(padded * 2 * layer.wide));
@@ -341,7 +347,7 @@ void take_rows(const Layer<T>& layer, index_t rows, Workspace::Frame& frame, Bac
 template <class T>
 void experts_backward(Isa isa, const ExpertMatrices<T>& weights, const ExpertRows& rows, const T* x,
                       const T* dy, const float* weight, const T* saved, const T* addend, T* dx,
-                      float* d_weight, const ExpertGradients* gradients) {
+                      float* d_weight, const ExpertGradients* gradients, T* kept) {
   const Layer<T> layer(isa, weights, rows, false);
   Workspace::Frame frame(thread_workspace());
   const bool direct = rows.top_k == 1 && addend == nullptr;
@@ -355,7 +361,10 @@ void experts_backward(Isa isa, const ExpertMatrices<T>& weights, const ExpertRow
                   .d_weight = d_weight};
   bool any_big = false;
   for (index_t e = 0; e < rows.experts(); ++e) any_big = any_big || layer.count(e) > kBigRows;
-  if (any_big) take_rows(layer, rows.rows(), frame, all);
+  if (kept != nullptr)
+    split_kept(layer, rows.rows(), kept, all);
+  else if (any_big)
+    take_rows(layer, rows.rows(), frame, all);
   if (dx != nullptr) {
     all.slots = direct ? dx : frame.take<T>(size(rows.tokens * rows.top_k * layer.hidden));
     clear_dropped(layer, all.slots);
@@ -366,7 +375,7 @@ void experts_backward(Isa isa, const ExpertMatrices<T>& weights, const ExpertRow
     Workspace::Frame own(thread_workspace());
     T* const a = own.take<T>(size(kTile * padded_k<T>(layer.hidden)));
     Backward<T> b = all;
-    if (whole) {  // a small expert's intermediate rows never leave the thread's cache
+    if (whole && kept == nullptr) {  // a small expert's intermediate rows never leave the thread's cache
       take_rows(layer, end - begin, own, b);
       b.first = begin;
     }
@@ -384,11 +393,36 @@ void experts_backward(Isa isa, const ExpertMatrices<T>& weights, const ExpertRow
     if (layer.count(e) > kBigRows || layer.count(e) == 0) weight_gradients(layer, all, x, *gradients, e);
 }
 
+template <class T>
+void experts_weight_gradients(Isa isa, const ExpertMatrices<T>& weights, const ExpertRows& rows, const T* x,
+                              const T* dy, const T* kept, const ExpertGradients& gradients) {
+  const Layer<T> layer(isa, weights, rows, false);
+  Backward<T> all{.dy = dy,
+                  .weight = nullptr,
+                  .saved = nullptr,
+                  .first = 0,
+                  .d_h = nullptr,
+                  .act = nullptr,
+                  .slots = nullptr,
+                  .d_weight = nullptr};
+  split_kept(layer, rows.rows(), const_cast<T*>(kept), all);  // read only
+  // Small experts side by side, each on one thread; big ones on all threads, one after another.
+  parallel_for(size(rows.experts()), 1, [&](std::size_t begin, std::size_t end) {
+    for (auto e = static_cast<index_t>(begin); e < static_cast<index_t>(end); ++e)
+      if (layer.count(e) <= kBigRows) weight_gradients(layer, all, x, gradients, e);
+  });
+  for (index_t e = 0; e < rows.experts(); ++e)
+    if (layer.count(e) > kBigRows) weight_gradients(layer, all, x, gradients, e);
+}
+
 #define SINEW_EXPERTS(T)                                                                                     \
   template void experts_forward<T>(Isa, const ExpertMatrices<T>&, const ExpertRows&, const T*, const float*, \
                                    const T*, T*, T*);                                                        \
   template void experts_backward<T>(Isa, const ExpertMatrices<T>&, const ExpertRows&, const T*, const T*,    \
-                                    const float*, const T*, const T*, T*, float*, const ExpertGradients*);
+                                    const float*, const T*, const T*, T*, float*, const ExpertGradients*,    \
+                                    T*);                                                                     \
+  template void experts_weight_gradients<T>(Isa, const ExpertMatrices<T>&, const ExpertRows&, const T*,      \
+                                            const T*, const T*, const ExpertGradients&);
 SINEW_EXPERTS(float)
 SINEW_EXPERTS(bf16)
 

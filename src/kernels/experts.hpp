@@ -41,11 +41,24 @@ template <class T>
 void experts_forward(Isa isa, const ExpertMatrices<T>& weights, const ExpertRows& rows, const T* x,
                      const float* weight, const T* addend, T* y, T* saved);
 
+// Elements of `kept` below.
+template <class T>
+index_t expert_kept_size(const ExpertMatrices<T>& weights, index_t rows) {
+  return (round_up(rows, kTile) + kTile) * 3 * padded_width(weights.width);
+}
+
 // dx [tokens, hidden] = addend (or 0) + gradient of x (null: not wanted); d_weight [tokens * top_k], 0 where
-// the slot was dropped (null: not wanted); gradients of the weights unless `gradients` is null.
+// the slot was dropped (null: not wanted); gradients of the weights unless `gradients` is null. `kept` (or
+// null) is filled with what experts_weight_gradients() needs to make the gradients of the weights later, to
+// the same bits, without doing anything twice.
 template <class T>
 void experts_backward(Isa isa, const ExpertMatrices<T>& weights, const ExpertRows& rows, const T* x,
                       const T* dy, const float* weight, const T* saved, const T* addend, T* dx,
-                      float* d_weight, const ExpertGradients* gradients);
+                      float* d_weight, const ExpertGradients* gradients, T* kept = nullptr);
+
+// The other half of a backward pass whose `gradients` was null and `kept` was not.
+template <class T>
+void experts_weight_gradients(Isa isa, const ExpertMatrices<T>& weights, const ExpertRows& rows, const T* x,
+                              const T* dy, const T* kept, const ExpertGradients& gradients);
 
 }  // namespace sinew

@@ -2,11 +2,13 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "kernels/experts.hpp"
 #include "ops/fused.hpp"
 #include "ops/op_times.hpp"
+#include "ops/weight_work.hpp"
 
 namespace sinew {
 namespace {
@@ -65,12 +67,24 @@ struct FusedExperts : torch::autograd::Function<FusedExperts> {
     const auto dy = grads[0].contiguous();
     const auto dx = at::empty(x.sizes(), x.options());
     const auto d_weights = weights.defined() ? at::empty_like(weights) : Tensor();
-    Gradients g(parameters);
+    auto* const later = WeightWork::current();
+    const bool leave = later != nullptr && Gradients::are_direct(parameters);
+    Gradients g(leave ? at::TensorList() : parameters);
     with_type(x, [&]<class T>(T) {
       const Pointers<T> p(parameters);
+      Tensor kept;
+      if (leave) kept = at::empty({expert_kept_size(p.matrices, holder->rows->rows())}, x.options());
       experts_backward<T>(active_isa(), p.matrices, *holder->rows, data_of<T>(x), data_of<T>(dy),
                           data_of<float>(weights), data_of<T>(saved), nullptr, data_of<T>(dx),
-                          data_of<float>(d_weights), g.wanted ? &g.where : nullptr);
+                          data_of<float>(d_weights), g.wanted ? &g.where : nullptr, data_of<T>(kept));
+      if (!leave) return;
+      later->add([holder, x, dy, kept, list = parameters.vec()] {
+        const OpTimer second(list.size() > 3 ? OpClass::experts : OpClass::dense_ffn, true);
+        const Gradients late{list};
+        const Pointers<T> matrices{list};
+        experts_weight_gradients<T>(active_isa(), matrices.matrices, *holder->rows, data_of<T>(x),
+                                    data_of<T>(dy), data_of<T>(kept), late.where);
+      });
     });
     variable_list out{dx, d_weights, ctx->saved_data["added"].toBool() ? dy : Tensor(), Tensor(), Tensor()};
     for (std::size_t i = 0; i < parameters.size(); ++i)
@@ -86,6 +100,9 @@ struct FusedExperts : torch::autograd::Function<FusedExperts> {
     ExpertGradients where;
     bool wanted = false;
 
+    static bool are_direct(at::TensorList parameters) {
+      return std::all_of(parameters.begin(), parameters.end(), WeightGradient::is_direct);
+    }
     explicit Gradients(at::TensorList parameters) {
       bool direct = true;
       for (const Tensor& p : parameters) {

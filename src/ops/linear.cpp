@@ -4,6 +4,7 @@
 #include "ops/fused.hpp"
 #include "ops/op_times.hpp"
 #include "ops/tensor.hpp"
+#include "ops/weight_work.hpp"
 
 namespace sinew {
 namespace {
@@ -34,13 +35,13 @@ struct Linear : torch::autograd::Function<Linear> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const OpTimer timer(OpClass::projection, true);
     const auto saved = ctx->get_saved_variables();
     const auto &x = saved[0], &weight = saved[1];
     const auto dy = grads[0].contiguous();
     const auto rows = dy.size(0), out = dy.size(1), in = x.size(1);
     Tensor dx, dw;
     with_type(x, [&]<class T>(T) {
+      const OpTimer timer(OpClass::projection, true);
       if (ctx->needs_input_grad(0)) {
         dx = at::empty_like(x);
         matmul(active_isa(), Matmul<T>{.m = rows,
@@ -53,22 +54,34 @@ struct Linear : torch::autograd::Function<Linear> {
                                        .c_narrow = data_of<T>(dx),
                                        .ldc = in});
       }
-      if (!ctx->needs_input_grad(1)) return;
-      const WeightGradient gradient(weight);
-      matmul(active_isa(), Matmul<T>{.m = out,
-                                     .n = in,
-                                     .k = rows,
+    });
+    if (!ctx->needs_input_grad(1)) return {dx, dw};
+    if (auto* const later = WeightWork::current(); later != nullptr && WeightGradient::is_direct(weight))
+      later->add([x, weight, dy] { weight_gradient(x, weight, dy); });
+    else
+      dw = weight_gradient(x, weight, dy);
+    return {dx, dw};
+  }
+
+ private:
+  // dy [N, out]^T x [N, in]; undefined where it went to weight.grad() in place.
+  static Tensor weight_gradient(const Tensor& x, const Tensor& weight, const Tensor& dy) {
+    const OpTimer timer(OpClass::projection, true);
+    const WeightGradient gradient(weight);
+    with_type(x, [&]<class T>(T) {
+      matmul(active_isa(), Matmul<T>{.m = dy.size(1),
+                                     .n = x.size(1),
+                                     .k = dy.size(0),
                                      .a = data_of<T>(dy),
-                                     .lda = out,
+                                     .lda = dy.size(1),
                                      .a_transposed = true,
                                      .b = data_of<T>(x),
-                                     .ldb = in,
+                                     .ldb = x.size(1),
                                      .c = gradient.data(),
-                                     .ldc = in,
+                                     .ldc = x.size(1),
                                      .accumulate = gradient.accumulate()});
-      dw = gradient.for_autograd(weight.scalar_type());
     });
-    return {dx, dw};
+    return gradient.for_autograd(weight.scalar_type());
   }
 };
 
