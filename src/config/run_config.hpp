@@ -11,6 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include "config/layout.hpp"
+
 namespace sinew {
 
 struct RunConfig {
@@ -78,6 +80,8 @@ struct RunConfig {
     std::int64_t every = 10;
     bool tensorboard = true;
   } log;
+
+  Layout layout;
 
   // Where each setting that is not a default came from: "lr.toml:4:1" or "--set". Keyed "section.key".
   std::map<std::string, std::string> origins;

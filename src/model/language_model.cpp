@@ -20,6 +20,7 @@ struct LanguageModel::Impl {
   ModelConfig config;
   at::ScalarType dtype;
   at::Device device;
+  Partition partition;
   ParameterStore parameters;
   RotaryTable rotary;  // of the positions used so far
   Tensor embedding_weight, final_norm, head;
@@ -28,8 +29,8 @@ struct LanguageModel::Impl {
   BalanceOptions balance;
   Recompute recompute = Recompute::none;
 
-  Impl(const ModelConfig& c, at::ScalarType type, at::Device where)
-      : config(c), dtype(type), device(where), parameters(c, type, where) {
+  Impl(const ModelConfig& c, at::ScalarType type, at::Device where, const Partition& p)
+      : config(c), dtype(type), device(where), partition(p), parameters(c, type, where, p) {
     embedding_weight = parameters.get("model.embed_tokens.weight");
     final_norm = parameters.get("model.norm.weight");
     head = config.tie_word_embeddings ? embedding_weight : parameters.get("lm_head.weight");
@@ -99,17 +100,19 @@ struct LanguageModel::Impl {
   }
 };
 
-LanguageModel::LanguageModel(const ModelConfig& config, at::ScalarType dtype, at::Device device)
-    : impl_(std::make_unique<Impl>(config, dtype, device)) {}
+LanguageModel::LanguageModel(const ModelConfig& config, at::ScalarType dtype, at::Device device,
+                             const Partition& partition)
+    : impl_(std::make_unique<Impl>(config, dtype, device, partition)) {}
 
 LanguageModel::LanguageModel(const ModelConfig& config, at::ScalarType dtype, at::Device device,
-                             std::uint64_t seed)
-    : LanguageModel(config, dtype, device) {
+                             std::uint64_t seed, const Partition& partition)
+    : LanguageModel(config, dtype, device, partition) {
   initialize(impl_->parameters, config, seed);
 }
 
 LanguageModel::~LanguageModel() = default;
 const ModelConfig& LanguageModel::config() const { return impl_->config; }
+const Partition& LanguageModel::partition() const { return impl_->partition; }
 const std::vector<Parameter>& LanguageModel::parameters() const { return impl_->parameters.list(); }
 void LanguageModel::set_recompute(Recompute recompute) { impl_->recompute = recompute; }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "config/model_config.hpp"
+#include "model/partition.hpp"
 
 namespace sinew {
 
@@ -20,6 +21,7 @@ struct Parameter {
   std::string name;     // HF name
   at::Tensor tensor;    // leaf; requires_grad unless a buffer
   bool buffer = false;  // e_score_correction_bias: saved, not trained by gradient
+  PartSpec part;        // which box of which tensor this is
 };
 
 // What the balancing of the gate asks for. Zero coefficients cost nothing.
@@ -69,12 +71,15 @@ class LanguageModel {
  public:
   // Weights from the counter-based generator: normal(0, initializer_range) keyed by (seed, name, index);
   // norms one, biases and e_score_correction_bias zero.
-  LanguageModel(const ModelConfig& config, at::ScalarType dtype, at::Device device, std::uint64_t seed);
+  LanguageModel(const ModelConfig& config, at::ScalarType dtype, at::Device device, std::uint64_t seed,
+                const Partition& partition = {});
   // Weights not set: for whoever fills every parameter.
-  LanguageModel(const ModelConfig& config, at::ScalarType dtype, at::Device device);
+  LanguageModel(const ModelConfig& config, at::ScalarType dtype, at::Device device,
+                const Partition& partition = {});
   ~LanguageModel();
   const ModelConfig& config() const;
-  const std::vector<Parameter>& parameters() const;  // in tensor_specs() order
+  const Partition& partition() const;
+  const std::vector<Parameter>& parameters() const;  // those this process holds, in part_specs() order
 
   void set_balance(const BalanceOptions& options);
   void set_recompute(Recompute recompute);

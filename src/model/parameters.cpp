@@ -23,42 +23,55 @@ std::optional<std::string> expert_family(const std::string& name) {
   return name.substr(0, begin) + "*" + name.substr(end);
 }
 
-void fill_normal(const at::Tensor& tensor, const Random& random, float deviation) {
-  const auto count = static_cast<std::size_t>(tensor.numel());
+// Numbers of the whole matrix, of which `part` takes its box.
+void fill_normal(const at::Tensor& tensor, const PartSpec& part, const Random& random, float deviation) {
+  const auto columns = part.shape[1], all = part.whole.shape[1];
+  const auto first = static_cast<std::uint64_t>(part.offset[0] * all + part.offset[1]);
   auto values = at::empty({tensor.numel()}, at::TensorOptions(at::kFloat));
   auto* out = values.data_ptr<float>();
-  parallel_for(count, 1 << 14, [&](std::size_t begin, std::size_t end) {
-    random.fill_normal(out + begin, begin, end - begin, 0, deviation);
-  });
+  if (columns == all) {  // one run of numbers
+    parallel_for(static_cast<std::size_t>(tensor.numel()), 1 << 14, [&](std::size_t begin, std::size_t end) {
+      random.fill_normal(out + begin, first + begin, end - begin, 0, deviation);
+    });
+  } else {
+    parallel_for(static_cast<std::size_t>(part.shape[0]), 64, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t row = begin; row < end; ++row)
+        random.fill_normal(out + row * static_cast<std::size_t>(columns),
+                           first + row * static_cast<std::uint64_t>(all), static_cast<std::uint64_t>(columns),
+                           0, deviation);
+    });
+  }
   tensor.copy_(values.view(tensor.sizes()));
 }
 
 }  // namespace
 
-ParameterStore::ParameterStore(const ModelConfig& config, at::ScalarType dtype, at::Device device) {
-  const auto specs = tensor_specs(config);
+ParameterStore::ParameterStore(const ModelConfig& config, at::ScalarType dtype, at::Device device,
+                               const Partition& partition) {
+  auto parts = part_specs(config, partition);
   std::map<std::string, std::int64_t> family_sizes;
-  for (const auto& spec : specs) {
-    if (const auto family = expert_family(spec.name)) ++family_sizes[*family];
+  for (const auto& part : parts) {
+    if (const auto family = expert_family(part.whole.name)) ++family_sizes[*family];
   }
   std::map<std::string, std::pair<at::Tensor, std::int64_t>> slabs;  // and the next free expert
-  for (const auto& spec : specs) {
+  for (auto& part : parts) {
+    const auto& spec = part.whole;
     const auto options = at::TensorOptions(spec.fp32 ? wide_type(dtype) : dtype).device(device);
     at::Tensor tensor;
     if (const auto family = expert_family(spec.name)) {
       auto& [slab, next] = slabs[*family];
       if (!slab.defined()) {
-        auto shape = spec.shape;
+        auto shape = part.shape;
         shape.insert(shape.begin(), family_sizes[*family]);
         slab = at::empty(shape, options);
       }
       tensor = slab.select(0, next++).detach();
     } else {
-      tensor = at::empty(spec.shape, options);
+      tensor = at::empty(part.shape, options);
     }
     tensor.requires_grad_(!spec.buffer);
     index_[spec.name] = list_.size();
-    list_.push_back({spec.name, tensor, spec.buffer});
+    list_.push_back({.name = spec.name, .tensor = tensor, .buffer = spec.buffer, .part = std::move(part)});
   }
 }
 
@@ -68,6 +81,12 @@ const at::Tensor& ParameterStore::get(std::string_view name) const {
   return list_[found->second].tensor;
 }
 
+std::size_t ParameterStore::unit(std::string_view prefix) const {
+  const auto found = index_.lower_bound(prefix);
+  ensure(found != index_.end() && found->first.starts_with(prefix), "no parameters {}", prefix);
+  return list_[found->second].part.unit;
+}
+
 at::Tensor ParameterStore::find(std::string_view name) const {
   const auto found = index_.find(name);
   return found == index_.end() ? at::Tensor() : list_[found->second].tensor;
@@ -75,11 +94,11 @@ at::Tensor ParameterStore::find(std::string_view name) const {
 
 void initialize(const ParameterStore& parameters, const ModelConfig& config, std::uint64_t seed) {
   const at::NoGradGuard no_grad;
-  for (const auto& [name, tensor, buffer] : parameters.list()) {
-    if (tensor.dim() >= 2) {
-      fill_normal(tensor, Random(seed, name), static_cast<float>(config.initializer_range));
+  for (const auto& p : parameters.list()) {
+    if (p.tensor.dim() >= 2) {
+      fill_normal(p.tensor, p.part, Random(seed, p.name), static_cast<float>(config.initializer_range));
     } else {
-      tensor.fill_(name.ends_with("bias") ? 0 : 1);
+      p.tensor.fill_(p.name.ends_with("bias") ? 0 : 1);
     }
   }
 }

@@ -14,13 +14,15 @@ namespace sinew {
 
 class ParameterStore {
  public:
-  // One leaf tensor for each of tensor_specs(config), its values undefined. The experts of a layer lie one
-  // after another in memory, so that an operation can take them as one [E, out, in] tensor.
-  ParameterStore(const ModelConfig& config, at::ScalarType dtype, at::Device device);
+  // One leaf tensor for each of part_specs(config, partition), its values undefined. The experts of a layer
+  // lie one after another in memory, so that an operation can take them as one [E, out, in] tensor.
+  ParameterStore(const ModelConfig& config, at::ScalarType dtype, at::Device device,
+                 const Partition& partition = {});
 
   const std::vector<Parameter>& list() const { return list_; }
   const at::Tensor& get(std::string_view name) const;  // throws when there is none
   at::Tensor find(std::string_view name) const;        // undefined when there is none
+  std::size_t unit(std::string_view prefix) const;     // of the parameters whose names begin so
 
  private:
   std::vector<Parameter> list_;
