@@ -16,7 +16,7 @@ namespace {
 
 struct Loop {
   std::size_t count, grain;
-  const std::function<void(std::size_t, std::size_t)>* body;
+  const LoopBody* body;
   std::atomic<std::size_t> next{0};
   std::exception_ptr error;
   std::mutex error_mutex;
@@ -64,8 +64,7 @@ int default_threads() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
-void parallel_for(std::size_t count, std::size_t grain,
-                  const std::function<void(std::size_t, std::size_t)>& body) {
+void parallel_for(std::size_t count, std::size_t grain, const LoopBody& body) {
   if (count == 0) return;
   grain = std::max<std::size_t>(1, grain);
   if (inside_loop || inside_team() || count <= grain) return body(0, count);
