@@ -65,9 +65,17 @@ bool execute(const Schedule& s, double send, const Cost& cost, const Done& done)
   return true;
 }
 
+std::vector<StageCost> for_every_stage(const Schedule& schedule, std::vector<StageCost> stages) {
+  if (stages.size() == 1) stages.resize(schedule.stages(), StageCost(stages[0]));
+  require(static_cast<int>(stages.size()) == schedule.stages(), "schedule: {} stage costs for {} stages",
+          stages.size(), schedule.stages());
+  return stages;
+}
+
 }  // namespace
 
-std::vector<double> peak_activations(const Schedule& s, const std::vector<StageCost>& stages) {
+std::vector<double> peak_activations(const Schedule& s, const std::vector<StageCost>& given) {
+  const auto stages = for_every_stage(s, given);
   std::vector<double> peaks;
   for (int rank = 0; rank < s.ranks; ++rank) {
     double held = 0, peak = 0;
@@ -84,10 +92,7 @@ std::vector<double> peak_activations(const Schedule& s, const std::vector<StageC
 }
 
 Simulation simulate(const Schedule& schedule, const std::vector<StageCost>& given, double send) {
-  std::vector<StageCost> stages = given;
-  if (stages.size() == 1) stages.resize(schedule.stages(), given[0]);
-  require(static_cast<int>(stages.size()) == schedule.stages(), "schedule: {} stage costs for {} stages",
-          given.size(), schedule.stages());
+  const auto stages = for_every_stage(schedule, given);
   Simulation result;
   result.busy.assign(schedule.ranks, 0);
   for (const auto& list : schedule.actions) result.timeline.emplace_back(list.size());
