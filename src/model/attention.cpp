@@ -5,9 +5,11 @@
 #include "ops/attention.hpp"
 #include "ops/checkpoint.hpp"
 #include "ops/fused.hpp"
+#include "ops/ring_attention.hpp"
 #include "ops/rms_norm.hpp"
 #include "ops/rope.hpp"
 #include "ops/rotary_attention.hpp"
+#include "ops/sequence_parallel.hpp"
 #include "ops/tensor.hpp"
 
 namespace sinew {
@@ -20,7 +22,18 @@ struct Projection {
   Projection(const ParameterStore& parameters, const std::string& name)
       : weight(parameters.get(name + ".weight")), bias(parameters.find(name + ".bias")) {}
   Tensor operator()(const Tensor& x) const { return project(x, weight, bias); }
+  // Of a part of the inputs: the sum over the members of the tensor group, each for its own tokens.
+  Tensor summed(const Tensor& x, const ForwardContext& context) const {
+    if (size_of(context.cut.tensor) == 1) return (*this)(x);
+    const auto y = scatter_token_sum(project(x, weight), context.cut.tensor);
+    return bias.defined() ? y + bias : y;
+  }
 };
+
+// x [B, own, ..] -> [B, n, ..]
+Tensor gathered(const Tensor& x, const ForwardContext& context) {
+  return gather_tokens(x, context.cut.tensor);
+}
 
 // One of the two operations of rotary_attention.hpp; with selective recomputation what it made is not kept.
 // (The fused one keeps only its result and a number a query anyway.)
@@ -60,8 +73,8 @@ class LatentAttention : public SelfAttention {
 
   Tensor forward(const Tensor& x, const ForwardContext& context) const override {
     const auto nope = config_.qk_nope_head_dim, rotated = config_.qk_rope_head_dim;
+    if (context.cache == nullptr) return out_.summed(uncached(x, context), context);
     const auto q = queries(x);  // [B, T, heads, nope + rope]
-    if (context.cache == nullptr) return out_(uncached(q, x, context));
     const auto q_nope = q.narrow(-1, 0, nope);
     const auto q_pe = rope(q.narrow(-1, nope, rotated), context.cos, context.sin, config_.rope_layout);
 
@@ -89,19 +102,42 @@ class LatentAttention : public SelfAttention {
     return q.unflatten(-1, {config_.num_attention_heads, -1});
   }
 
-  // q [B, T, heads, nope + rope], not rotated -> [B, T, heads * v].
-  Tensor uncached(const Tensor& q, const Tensor& x, const ForwardContext& context) const {
+  // The heads of this process, over the tokens of its tensor group: [B, n, heads * v]. What is the same for
+  // all heads is computed by each member for its own tokens, and what travels is the latents.
+  Tensor uncached(const Tensor& x, const ForwardContext& context) const {
+    const auto lora = config_.kv_lora_rank, rotated = config_.qk_rope_head_dim;
     const auto compressed = kv_a_(x);  // [B, T, kv_lora + rope]
-    const auto latent =
-        rms_norm(compressed.narrow(-1, 0, config_.kv_lora_rank), kv_norm_, config_.inner_norm_eps);
-    const auto kv = project(latent, kv_b_).unflatten(-1, {config_.num_attention_heads, -1});
-    const auto k_pe = compressed.narrow(-1, config_.kv_lora_rank, config_.qk_rope_head_dim);
+    auto latent = rms_norm(compressed.narrow(-1, 0, lora), kv_norm_, config_.inner_norm_eps);
+    auto k_pe = compressed.narrow(-1, lora, rotated);
+    auto query_input = q_a_ ? rms_norm((*q_a_)(x), q_norm_, config_.inner_norm_eps) : x;
+    if (size_of(context.cut.tensor) > 1) {
+      const auto all = gathered(at::cat({query_input, latent, k_pe}, -1), context);
+      const auto width = query_input.size(-1);
+      query_input = all.narrow(-1, 0, width);
+      latent = all.narrow(-1, width, lora);
+      k_pe = all.narrow(-1, width + lora, rotated);
+    }
+    const auto nope = config_.qk_nope_head_dim;
+    const auto q = query_(query_input).unflatten(-1, {-1, nope + rotated});  // [B, n, heads, nope + rope]
+    const auto kv = project(latent, kv_b_).unflatten(-1, {-1, nope + config_.v_head_dim});
     const Rotation rotation{context.cos, context.sin, config_.rope_layout};
-    const auto operation = [rotation, scale = scale_,
-                            documents = context.documents](const std::vector<Tensor>& in) {
-      return latent_attention(in[0], in[1], in[2], rotation, scale, documents);
+    const auto operation = [rotation, scale = scale_, documents = context.documents,
+                            ring = context.cut.context](const std::vector<Tensor>& in) {
+      return size_of(ring) > 1 ? latent_ring(in[0], in[1], in[2], rotation, scale, documents, ring)
+                               : latent_attention(in[0], in[1], in[2], rotation, scale, documents);
     };
     return whole(operation, {q, kv, k_pe}, context);
+  }
+
+  static Tensor latent_ring(const Tensor& q, const Tensor& kv, const Tensor& k_pe, const Rotation& r,
+                            double scale, const Tensor& documents, const GroupPtr& ring) {
+    const auto rotated = k_pe.size(-1), nope = q.size(-1) - rotated, heads = q.size(2);
+    const auto q_pe = rope(q.narrow(-1, nope, rotated), r.cos, r.sin, r.layout);
+    const auto shared = rope(k_pe.unsqueeze(2), r.cos, r.sin, r.layout).expand({-1, -1, heads, -1});
+    return ring_attention(at::cat({q.narrow(-1, 0, nope), q_pe}, -1),
+                          at::cat({kv.narrow(-1, 0, nope), shared}, -1),
+                          kv.narrow(-1, nope, kv.size(-1) - nope), scale, documents, ring)
+        .flatten(2);
   }
 
   // q_nope, q_pe [B, T, heads, ..], latent [B, S, kv_lora], k_pe [B, S, rope].
@@ -157,14 +193,20 @@ class GroupedAttention : public SelfAttention {
   }
 
   Tensor forward(const Tensor& x, const ForwardContext& context) const override {
-    const auto q = heads(q_(x), q_norm_), k = heads(k_(x), k_norm_), v = heads(v_(x), {});
+    const auto all_tokens = gathered(x, context);
+    const auto q = heads(q_(all_tokens), q_norm_), k = heads(k_(all_tokens), k_norm_),
+               v = heads(v_(all_tokens), {});
     const Rotation rotation{context.cos, context.sin, config_.rope_layout};
     if (context.cache == nullptr) {
-      const auto operation = [rotation, scale = scale_,
-                              documents = context.documents](const std::vector<Tensor>& in) {
-        return grouped_attention(in[0], in[1], in[2], rotation, scale, documents);
+      const auto operation = [rotation, scale = scale_, documents = context.documents,
+                              ring = context.cut.context](const std::vector<Tensor>& in) {
+        if (size_of(ring) == 1) return grouped_attention(in[0], in[1], in[2], rotation, scale, documents);
+        const auto turned = [&](const Tensor& y) {
+          return rope(y, rotation.cos, rotation.sin, rotation.layout);
+        };
+        return ring_attention(turned(in[0]), turned(in[1]), in[2], scale, documents, ring).flatten(2);
       };
-      return out_(whole(operation, {q, k, v}, context));
+      return out_.summed(whole(operation, {q, k, v}, context), context);
     }
     const auto turned = [&](const Tensor& y) {
       return rope(y, rotation.cos, rotation.sin, rotation.layout).transpose(1, 2);

@@ -11,59 +11,90 @@ namespace {
 
 using at::Tensor;
 
-// What one layer's losses are made of. With `sequence_wise` one line a row, else one line for all.
-struct Means {
-  Tensor load;   // [R, E]: E/(K T) * tokens that chose the expert
-  Tensor score;  // [R, E]: mean score, with the gradient
-  double tokens;
+// Loads of all layers as the losses want them: [R, E], a line a row with `sequence_wise`, else one for all.
+// Summed over the processes that hold the rest of the rows (and, for one line, the rest of the batch).
+struct Loads {
+  Tensor counts, devices;  // int64; devices [R, D], or undefined
+  double rows = 1;         // that a line stands for
 };
 
-Means means(const RouterStats& stats, const BalanceOptions& options, const ModelConfig& config) {
-  auto counts = stats.counts.to(stats.score_sum.scalar_type()), scores = stats.score_sum;
-  auto tokens = static_cast<double>(stats.tokens);
-  if (!options.sequence_wise) {
-    tokens *= static_cast<double>(counts.size(0));
-    counts = counts.sum(0, true);
-    scores = scores.sum(0, true);
+void sum_over(const GroupPtr& group, const Tensor& x) {
+  if (size_of(group) > 1) group->all_reduce(x);
+}
+
+std::vector<Loads> whole_loads(const std::vector<RouterStats>& stats, const BalanceOptions& options,
+                               const Partition& partition) {
+  const bool each = options.sequence_wise;
+  const auto lines = [&](const Tensor& x) { return each ? x : x.sum(0, true); };
+  std::vector<Tensor> flat;
+  for (const auto& layer : stats) {
+    flat.push_back(lines(layer.counts).reshape({-1}));
+    if (layer.device_counts.defined()) flat.push_back(lines(layer.device_counts).reshape({-1}));
   }
-  const double even = tokens * static_cast<double>(config.moe.num_experts_per_tok) /
-                      static_cast<double>(config.moe.n_routed_experts);
-  return {counts / even, scores / tokens, tokens};
+  const bool cut = size_of(partition.row) > 1 || (!each && size_of(partition.batch) > 1);
+  if (cut) {
+    const auto all = at::cat(flat);
+    sum_over(partition.row, all);
+    if (!each) sum_over(partition.batch, all);
+    std::int64_t at_element = 0;
+    for (auto& x : flat) {
+      x = all.narrow(0, at_element, x.numel());
+      at_element += x.numel();
+    }
+  }
+  std::vector<Loads> out;
+  std::size_t next = 0;
+  for (const auto& layer : stats) {
+    const auto rows = layer.counts.size(0);
+    Loads loads;
+    loads.rows = each ? 1 : static_cast<double>(rows * size_of(partition.batch));
+    loads.counts = flat[next++].view({-1, layer.counts.size(1)});
+    if (layer.device_counts.defined()) loads.devices = flat[next++].view({-1, layer.device_counts.size(1)});
+    out.push_back(loads);
+  }
+  return out;
 }
 
 // sum over columns, mean over lines.
 Tensor weighted(const Tensor& load, const Tensor& score) { return (load * score).sum(1).mean(); }
 
-Tensor layer_balance(const RouterStats& stats, const BalanceOptions& options, const ModelConfig& config) {
-  const auto m = means(stats, options, config);
-  Tensor loss = at::zeros({}, m.score.options());
-  if (options.expert_alpha > 0) loss = loss + options.expert_alpha * weighted(m.load, m.score);
+Tensor layer_balance(const RouterStats& stats, const Loads& loads, const BalanceOptions& options,
+                     const ModelConfig& config) {
+  const auto type = stats.score_sum.scalar_type();
+  const auto tokens = static_cast<double>(stats.tokens) * loads.rows;  // of a line
+  const double even = tokens * static_cast<double>(config.moe.num_experts_per_tok) /
+                      static_cast<double>(config.moe.n_routed_experts);
+  const auto load = loads.counts.to(type) / even;  // [R, E]: E/(K T) * tokens that chose the expert
+  // [R, E]: mean score, with the gradient. The mean over this process's rows: trainers weigh it by their
+  // share.
+  const auto score = options.sequence_wise ? stats.score_sum / static_cast<double>(stats.tokens)
+                                           : stats.score_sum.sum(0, true) /
+                                                 static_cast<double>(stats.tokens * stats.counts.size(0));
+  Tensor loss = at::zeros({}, score.options());
+  if (options.expert_alpha > 0) loss = loss + options.expert_alpha * weighted(load, score);
   const auto groups = options.device_groups;
-  const auto group_score = m.score.unflatten(1, {groups, -1}).sum(2);  // [R, D]
-  if (options.device_alpha > 0) {
-    loss = loss + options.device_alpha * weighted(m.load.unflatten(1, {groups, -1}).mean(2), group_score);
-  }
+  const auto group_score = score.unflatten(1, {groups, -1}).sum(2);  // [R, D]
+  if (options.device_alpha > 0)
+    loss = loss + options.device_alpha * weighted(load.unflatten(1, {groups, -1}).mean(2), group_score);
   if (options.communication_alpha > 0) {
-    auto sent = stats.device_counts.to(m.score.scalar_type());
-    if (!options.sequence_wise) sent = sent.sum(0, true);
-    const double even = static_cast<double>(options.device_limit) * m.tokens / static_cast<double>(groups);
-    loss = loss + options.communication_alpha * weighted(sent / even, group_score);
+    const double fair = static_cast<double>(options.device_limit) * tokens / static_cast<double>(groups);
+    loss = loss + options.communication_alpha * weighted(loads.devices.to(type) / fair, group_score);
   }
   return loss;
 }
 
 // transformers' load_balancing_loss_func: E * sum_e (share of tokens) * (mean probability), both taken over
 // the tokens of all layers together.
-Tensor joint_balance(const std::vector<RouterStats>& stats) {
-  Tensor counts, scores;
-  double tokens = 0;
-  for (const auto& layer : stats) {
-    const auto c = layer.counts.sum(0).to(layer.score_sum.scalar_type()), s = layer.score_sum.sum(0);
-    counts = counts.defined() ? counts + c : c;
-    scores = scores.defined() ? scores + s : s;
-    tokens += static_cast<double>(layer.tokens * layer.counts.size(0));
+Tensor joint_balance(const JointSums& sums, const Partition& partition) {
+  auto counts = sums.counts.detach();
+  double tokens = sums.tokens;
+  if (size_of(partition.row) > 1 || size_of(partition.batch) > 1) {
+    counts = counts.clone();
+    sum_over(partition.row, counts);
+    sum_over(partition.batch, counts);
+    tokens *= size_of(partition.batch);
   }
-  return (counts * scores).sum() * (static_cast<double>(counts.size(0)) / (tokens * tokens));
+  return (counts * sums.scores).sum() * (static_cast<double>(counts.size(0)) / (tokens * sums.tokens));
 }
 
 void add(Tensor& sum, const Tensor& term) { sum = sum.defined() ? sum + term : term; }
@@ -84,21 +115,39 @@ void check_balance(const BalanceOptions& options, const ModelConfig& config) {
           "balance: device_groups {} does not divide n_routed_experts {}", groups, experts);
 }
 
+void add_joint(JointSums& sums, const std::vector<RouterStats>& stats) {
+  for (const auto& layer : stats) {
+    add(sums.counts, layer.counts.sum(0).to(layer.score_sum.scalar_type()));
+    add(sums.scores, layer.score_sum.sum(0));
+    sums.tokens += static_cast<double>(layer.tokens * layer.counts.size(0));
+  }
+}
+
 BalanceLosses balance_losses(const std::vector<RouterStats>& stats, const BalanceOptions& options,
-                             const ModelConfig& config) {
+                             const ModelConfig& config, const JointSums& joint, const Partition& partition) {
   BalanceLosses losses;
-  if (stats.empty()) return losses;
   const bool layered =
       options.expert_alpha > 0 || options.device_alpha > 0 || options.communication_alpha > 0;
-  for (const auto& layer : stats) {
-    if (layered) add(losses.balance, layer_balance(layer, options, config));
+  std::vector<Loads> loads;
+  if (layered && !stats.empty()) loads = whole_loads(stats, options, partition);
+  for (std::size_t i = 0; i < stats.size(); ++i) {
+    const auto& layer = stats[i];
+    if (layered) add(losses.balance, layer_balance(layer, loads[i], options, config));
     if (options.z_alpha > 0) {
       const auto tokens = static_cast<double>(layer.tokens * layer.counts.size(0));
       add(losses.z, layer.z_sum * (options.z_alpha / tokens));
     }
   }
-  if (options.joint_alpha > 0) add(losses.balance, options.joint_alpha * joint_balance(stats));
+  if (options.joint_alpha > 0 && joint.counts.defined())
+    add(losses.balance, options.joint_alpha * joint_balance(joint, partition));
   return losses;
+}
+
+BalanceLosses balance_losses(const std::vector<RouterStats>& stats, const BalanceOptions& options,
+                             const ModelConfig& config) {
+  JointSums joint;
+  if (options.joint_alpha > 0) add_joint(joint, stats);
+  return balance_losses(stats, options, config, joint, {});
 }
 
 RouterLoad router_load(const RouterStats& stats) {

@@ -9,6 +9,7 @@
 
 #include "model/forward.hpp"
 #include "model/language_model.hpp"
+#include "model/partition.hpp"
 
 namespace sinew {
 
@@ -18,8 +19,22 @@ void check_balance(const BalanceOptions& options, const ModelConfig& config);
 struct BalanceLosses {
   at::Tensor balance, z;  // scalars with gradients; undefined when no option asks for them
 };
+
+// What the joint loss needs of all layers, as it goes from pipeline stage to stage: [E] each, of this
+// process's tokens. Undefined before the first MoE layer.
+struct JointSums {
+  at::Tensor counts, scores;  // scores with the gradient
+  double tokens = 0;          // of whole rows
+};
+void add_joint(JointSums& sums, const std::vector<RouterStats>& stats);
+
 // The balancing losses of one pass over B rows, each a mean over the rows (or tokens), so that weighting
-// micro-batches by their share of the rows gives the loss of the whole batch.
+// micro-batches by their share of the rows gives the loss of the whole batch. On several processes each
+// returns its part: its own scores against the load of the whole rows (or batch). `joint`, where its loss is
+// asked for and all layers have been through: sums over all of them.
+BalanceLosses balance_losses(const std::vector<RouterStats>& stats, const BalanceOptions& options,
+                             const ModelConfig& config, const JointSums& joint, const Partition& partition);
+// Of a whole network on one process.
 BalanceLosses balance_losses(const std::vector<RouterStats>& stats, const BalanceOptions& options,
                              const ModelConfig& config);
 

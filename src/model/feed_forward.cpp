@@ -8,6 +8,7 @@
 #include "ops/fused.hpp"
 #include "ops/gate.hpp"
 #include "ops/moe.hpp"
+#include "ops/sequence_parallel.hpp"
 #include "ops/swiglu.hpp"
 #include "ops/swiglu_network.hpp"
 #include "ops/tensor.hpp"
@@ -40,8 +41,9 @@ class DenseFeedForward : public FeedForward {
  public:
   DenseFeedForward(const ParameterStore& parameters, const std::string& prefix)
       : network_(parameters, prefix) {}
+  // Each member of the tensor group has a part of the width.
   Tensor forward(const Tensor& x, const ForwardContext& context, RouterStats& /*stats*/) const override {
-    return network_(x, context);
+    return scatter_token_sum(network_(gather_tokens(x, context.cut.tensor), context), context.cut.tensor);
   }
 
  private:
@@ -84,7 +86,7 @@ class MixtureOfExperts : public FeedForward {
       kept = within_capacity(routing.experts, routing.weights.detach(), rows, n_experts_, context.balance);
     }
     const auto where = dispatch(routing.experts, kept, n_experts_);
-    report(stats, logits, routing, rows, context.balance);
+    report(stats, logits, routing, rows, context);
     stats.dropped = routing.experts.numel() - where.offsets.back();
     const auto shared = shared_ ? (*shared_)(flat, context) : Tensor();
     return moe_experts(flat, routing.weights, where, experts_, shared).view(x.sizes());
@@ -92,19 +94,29 @@ class MixtureOfExperts : public FeedForward {
 
  private:
   void report(RouterStats& stats, const Tensor& logits, const Routing& routing, std::int64_t rows,
-              const BalanceOptions& balance) const {
+              const ForwardContext& context) const {
+    const auto& balance = context.balance;
+    const auto own = logits.size(0) / rows;
+    // The tokens that count: no padding, which stands at the end of a process's own tokens.
+    const auto counted = [&](const Tensor& x) {  // [B, own, ..]
+      return context.padding.defined() ? x.index_select(1, context.padding.logical_not().nonzero().squeeze(1))
+                                       : x;
+    };
     stats.layer = layer_;
-    stats.tokens = logits.size(0) / rows;
-    stats.counts = count_columns(routing.experts.view({rows, -1}), n_experts_);
+    stats.tokens = context.cut.whole() ? own : context.row_tokens;
+    const auto experts = counted(routing.experts.view({rows, own, -1}));  // [B, own, K]
+    stats.counts = count_columns(experts.flatten(1), n_experts_);
     auto scores = routing.scores;
     if (options_.scoring == ScoringFunc::sigmoid) scores = scores / (scores.sum(-1, true) + 1e-20);
-    stats.score_sum = scores.view({rows, stats.tokens, n_experts_}).sum(1);
+    stats.score_sum = counted(scores.view({rows, own, n_experts_})).sum(1);
     if (balance.communication_alpha > 0) {
-      const auto device = at::div(routing.experts, n_experts_ / balance.device_groups, "floor");  // [N, K]
-      const auto visited = count_columns(device, balance.device_groups).clamp_max(1);             // [N, D]
-      stats.device_counts = visited.view({rows, stats.tokens, balance.device_groups}).sum(1);
+      const auto device =
+          at::div(experts, n_experts_ / balance.device_groups, "floor").flatten(0, 1);  // [N, K]
+      const auto visited = count_columns(device, balance.device_groups).clamp_max(1);   // [N, D]
+      stats.device_counts = visited.view({rows, -1, balance.device_groups}).sum(1);
     }
-    if (balance.z_alpha > 0) stats.z_sum = ordered_sum(at::logsumexp(logits, -1).square());
+    if (balance.z_alpha > 0)
+      stats.z_sum = ordered_sum(counted(at::logsumexp(logits, -1).square().view({rows, own})));
   }
 
   std::int64_t layer_;

@@ -1,15 +1,16 @@
 #include "model/language_model.hpp"
 
 #include "base/error.hpp"
+#include "config/layout.hpp"
 #include "model/balance.hpp"
 #include "model/block.hpp"
 #include "model/kv_cache.hpp"
 #include "model/mtp.hpp"
 #include "model/parameters.hpp"
 #include "model/rotary.hpp"
-#include "ops/embedding.hpp"
-#include "ops/linear_cross_entropy.hpp"
+#include "ops/ring_attention.hpp"
 #include "ops/rms_norm.hpp"
+#include "ops/sequence_parallel.hpp"
 #include "ops/tensor.hpp"
 
 namespace sinew {
@@ -23,20 +24,35 @@ struct LanguageModel::Impl {
   Partition partition;
   ParameterStore parameters;
   RotaryTable rotary;  // of the positions used so far
-  Tensor embedding_weight, final_norm, head;
-  std::vector<Block> blocks;
+  std::vector<Chunk> chunks;
+  Tensor embedding_weight, final_norm, head;  // undefined where this process has none
+  std::int64_t vocabulary_first = 0;          // the first row of embedding and head that it holds
+  std::vector<std::vector<Block>> blocks;     // of each chunk
   std::vector<MtpLayer> mtp;
   BalanceOptions balance;
   Recompute recompute = Recompute::none;
 
   Impl(const ModelConfig& c, at::ScalarType type, at::Device where, const Partition& p)
-      : config(c), dtype(type), device(where), partition(p), parameters(c, type, where, p) {
-    embedding_weight = parameters.get("model.embed_tokens.weight");
-    final_norm = parameters.get("model.norm.weight");
-    head = config.tie_word_embeddings ? embedding_weight : parameters.get("lm_head.weight");
-    for (std::int64_t l = 0; l < config.num_hidden_layers; ++l) blocks.emplace_back(config, parameters, l);
-    for (std::int64_t d = 0; d < config.num_nextn_predict_layers; ++d)
-      mtp.emplace_back(config, parameters, d);
+      : config(c),
+        dtype(type),
+        device(where),
+        partition(p),
+        parameters(c, type, where, p),
+        chunks(chunks_of(p, c)),
+        embedding_weight(parameters.find("model.embed_tokens.weight")),
+        final_norm(parameters.find("model.norm.weight")),
+        head(c.tie_word_embeddings ? embedding_weight : parameters.find("lm_head.weight")),
+        vocabulary_first(part_begin(c.vocab_size, size_of(p.tensor), rank_of(p.tensor))) {
+    for (const auto& chunk : chunks) {
+      auto& own = blocks.emplace_back();
+      for (auto l = chunk.first_layer; l < chunk.end_layer; ++l) own.emplace_back(config, parameters, l);
+      for (std::int64_t d = 0; chunk.mtp && d < config.num_nextn_predict_layers; ++d)
+        mtp.emplace_back(config, parameters, d);
+    }
+  }
+
+  bool whole() const {
+    return chunks.size() == 1 && chunks[0].embedding && chunks[0].head && size_of(partition.row) == 1;
   }
 
   void check_tokens(const Tensor& tokens, std::int64_t first) const {
@@ -62,17 +78,50 @@ struct LanguageModel::Impl {
     return out;
   }
 
-  // tokens [B, T] -> the final norm's output [B, T, H].
+  // Of a row of `tokens`, what this process works on.
+  RowCut row_cut(std::int64_t tokens) const {
+    RowCut cut{.tensor = partition.tensor, .context = partition.context, .positions = {}};
+    const auto context = size_of(partition.context), members = size_of(partition.tensor);
+    if (context * members == 1) return cut;
+    ensure(tokens % (context * members * (context > 1 ? 2 : 1)) == 0, "rows of {} tokens cannot be cut",
+           tokens);
+    cut.positions = at::tensor(ring_positions(tokens, context, rank_of(partition.context))).to(device);
+    cut.own = tokens / (context * members);
+    cut.first = cut.own * rank_of(partition.tensor);
+    return cut;
+  }
+
+  // The context of a forward pass over whole rows from position 0 without a cache.
+  ForwardContext row_context(std::int64_t tokens, const Tensor& documents) {
+    auto out = context(0, tokens, documents);
+    out.cut = row_cut(tokens);
+    out.row_tokens = tokens;
+    if (!out.cut.whole()) {
+      out.cos = out.cos.index_select(0, out.cut.positions);
+      out.sin = out.sin.index_select(0, out.cut.positions);
+    }
+    return out;
+  }
+
+  Tensor embedded(const Tensor& tokens, const RowCut& cut) const {
+    return vocabulary_embed(embedding_weight, vocabulary_first, cut.of_context(tokens), partition.tensor);
+  }
+
+  Tensor normed(const Tensor& x) const { return rms_norm(x, final_norm, config.rms_norm_eps); }
+
+  // tokens [B, T] -> the final norm's output [B, T, H], of a whole network.
   Tensor hidden(const Tensor& tokens, const ForwardContext& context, std::vector<RouterStats>& stats) const {
-    auto x = embed(embedding_weight, tokens);
-    for (const auto& block : blocks) x = block.forward(x, context, stats);
-    x = rms_norm(x, final_norm, config.rms_norm_eps);
+    auto x = embedded(tokens, context.cut);
+    for (const auto& block : blocks[0]) x = block.forward(x, context, stats);
+    x = normed(x);
     if (context.trace != nullptr) context.trace->hidden_states.push_back(x.detach());
     return x;
   }
 
-  Tensor loss_sum(const Tensor& hidden, const Tensor& targets) const {
-    return linear_cross_entropy(hidden.reshape({-1, hidden.size(-1)}), head, targets.reshape({-1}));
+  // hidden [B, own, H], targets [B, T] of whole rows -> the sum over this process's tokens.
+  Tensor loss_sum(const Tensor& hidden, const Tensor& targets, const RowCut& cut) const {
+    return vocabulary_cross_entropy(hidden, head, vocabulary_first, cut.of_context(targets),
+                                    partition.tensor);
   }
 
   // V3 eq 21-25: the mean over depths of each depth's loss, all as sums over targets.
@@ -82,21 +131,126 @@ struct LanguageModel::Impl {
     for (std::size_t d = 0; d < mtp.size(); ++d) {
       const auto shift = static_cast<std::int64_t>(d) + 1, length = tokens.size(1) - shift;
       if (length < 1) break;
-      auto context = main;
-      context.cos = main.cos.narrow(0, 0, length);
-      context.sin = main.sin.narrow(0, 0, length);
-      auto later = targets.narrow(1, shift, length);
-      if (main.documents.defined()) {
-        context.documents = main.documents.narrow(1, 0, length);
-        // The token to predict belongs to another document than the one predicting it.
-        later = later.masked_fill(context.documents != main.documents.narrow(1, shift, length), -100);
-      }
-      const auto embedded = embed(embedding_weight, tokens.narrow(1, shift, length));
-      hidden = mtp[d].forward(hidden.narrow(1, 0, length), embedded, context, stats);
-      const auto one = loss_sum(mtp[d].head_input(hidden), later);
+      const auto one = main.cut.whole()
+                           ? mtp_depth(d, shift, length, hidden, tokens, targets, main, stats)
+                           : mtp_cut_depth(d, shift, length, hidden, tokens, targets, main, stats);
       sum = sum.defined() ? sum + one : one;
     }
     return sum.defined() ? sum / static_cast<double>(mtp.size()) : sum;
+  }
+
+  // The loss of one depth over the `length` tokens that have a token `shift` later; `hidden` becomes its
+  // output.
+  Tensor mtp_depth(std::size_t d, std::int64_t shift, std::int64_t length, Tensor& hidden,
+                   const Tensor& tokens, const Tensor& targets, const ForwardContext& main,
+                   std::vector<RouterStats>& stats) const {
+    auto context = main;
+    context.cos = main.cos.narrow(0, 0, length);
+    context.sin = main.sin.narrow(0, 0, length);
+    const auto later = mtp_targets(shift, length, targets, main.documents);
+    if (main.documents.defined()) context.documents = main.documents.narrow(1, 0, length);
+    const auto next = embedded(tokens.narrow(1, shift, length), main.cut);
+    hidden = mtp[d].forward(hidden.narrow(1, 0, length), next, context, stats);
+    return loss_sum(mtp[d].head_input(hidden), later, main.cut);
+  }
+
+  // The same where rows are cut: they keep their length, and the last `shift` tokens stand for nothing.
+  // Nobody attends to them, they have no target, and routers do not count them.
+  Tensor mtp_cut_depth(std::size_t d, std::int64_t shift, std::int64_t length, Tensor& hidden,
+                       const Tensor& tokens, const Tensor& targets, const ForwardContext& main,
+                       std::vector<RouterStats>& stats) const {
+    auto context = main;
+    context.row_tokens = length;
+    context.padding = main.cut.positions.narrow(0, main.cut.first, main.cut.own) >= length;
+    const auto filled = [&](const Tensor& x, std::int64_t with) {
+      return at::constant_pad_nd(x, {0, shift}, with);
+    };
+    const auto next = embedded(filled(tokens.narrow(1, shift, length), 0), main.cut);
+    hidden = mtp[d].forward(hidden, next, context, stats);
+    return loss_sum(mtp[d].head_input(hidden),
+                    filled(mtp_targets(shift, length, targets, main.documents), -100), main.cut);
+  }
+
+  static Tensor mtp_targets(std::int64_t shift, std::int64_t length, const Tensor& targets,
+                            const Tensor& documents) {
+    const auto later = targets.narrow(1, shift, length);
+    if (!documents.defined()) return later;
+    // The token to predict belongs to another document than the one predicting it.
+    return later.masked_fill(documents.narrow(1, 0, length) != documents.narrow(1, shift, length), -100);
+  }
+
+  void check_targets(const Tensor& tokens, const Tensor& targets) const {
+    require(targets.sizes() == tokens.sizes(), "targets and tokens differ in shape");
+    require(at::logical_or(targets == -100, (targets >= 0).logical_and(targets < config.vocab_size))
+                .all()
+                .item<bool>(),
+            "a target is outside the model's vocabulary of {}", config.vocab_size);
+  }
+
+  // Sums over layers as they travel: counts, scores, tokens.
+  JointSums joint_of(const std::vector<Tensor>& flow) const {
+    if (flow.size() < 2) return {};
+    const auto experts = config.moe.n_routed_experts;
+    const auto tokens = flow[1].detach()[2 * experts].item<double>();
+    if (tokens == 0) return {};
+    return {flow[1].narrow(0, 0, experts).detach(), flow[1].narrow(0, experts, experts), tokens};
+  }
+  Tensor joint_flow(const JointSums& sums) const {
+    const auto options = at::TensorOptions(wide_type(dtype)).device(device);
+    const auto experts = config.moe.n_routed_experts;
+    if (!sums.counts.defined()) return at::zeros({2 * experts + 1}, options);
+    return at::cat({sums.counts, sums.scores, at::full({1}, sums.tokens, options)});
+  }
+
+  // The end of the network: cross-entropy and multi-token prediction.
+  void head_losses(const Tensor& x, const StageInput& in, const ForwardContext& context,
+                   std::vector<RouterStats>& stats, LossOutput& out) const {
+    const auto hidden = normed(x);
+    const auto count = (in.targets != -100).sum().clamp_min(1);
+    const auto cross_entropy = loss_sum(hidden, in.targets, context.cut) / count;
+    out.cross_entropy = cross_entropy.detach();
+    out.total = cross_entropy * in.scale;
+    if (context.balance.mtp_weight == 0 || mtp.empty()) return;
+    const auto sum = mtp_sum(hidden, in.tokens, in.targets, context, stats);
+    if (!sum.defined()) return;
+    out.mtp = (sum / count).detach();
+    out.total = out.total + sum / count * (context.balance.mtp_weight * in.scale);
+  }
+
+  StageOutput stage(std::size_t number, const StageInput& in) {
+    const Chunk& chunk = chunks.at(number);
+    if (chunk.embedding || chunk.mtp) check_tokens(in.tokens, 0);
+    if (chunk.head) check_targets(in.tokens, in.targets);
+    auto context = row_context(in.tokens.size(1), in.documents);
+    context.training = at::GradMode::is_enabled();
+    context.recompute = recompute;
+    context.balance = balance;
+
+    std::vector<RouterStats> stats;
+    auto x = chunk.embedding ? embedded(in.tokens, context.cut) : in.flow.at(0);
+    for (const auto& block : blocks[number]) x = block.forward(x, context, stats);
+    StageOutput out;
+    LossOutput& loss = out.loss;
+    if (chunk.head) head_losses(x, in, context, stats, loss);
+    JointSums joint;
+    if (balance.joint_alpha > 0) {
+      joint = joint_of(in.flow);
+      add_joint(joint, stats);
+    }
+    const auto losses = balance_losses(stats, balance, config, chunk.head ? joint : JointSums(), partition);
+    const auto add = [&](const Tensor& value, Tensor& part) {
+      if (!value.defined()) return;
+      part = value.detach();
+      const auto weighed = value * in.row_share.value_or(in.scale);
+      loss.total = loss.total.defined() ? loss.total + weighed : weighed;
+    };
+    add(losses.balance, loss.balance);
+    add(losses.z, loss.z);
+    for (const auto& layer : stats) loss.loads.push_back(router_load(layer));
+    if (chunk.head) return out;
+    out.flow.push_back(x);
+    if (balance.joint_alpha > 0) out.flow.push_back(joint_flow(joint));
+    return out;
   }
 };
 
@@ -125,6 +279,7 @@ Tensor LanguageModel::logits(const Tensor& tokens, const Tensor& documents, KvCa
                              ForwardTrace* trace) {
   const auto first = cache == nullptr ? 0 : cache->length();
   impl_->check_tokens(tokens, first);
+  ensure(impl_->whole(), "logits of a part of a network");
   const at::AutoGradMode mode(cache == nullptr && at::GradMode::is_enabled());
   if (cache != nullptr) {
     ensure(!documents.defined(), "documents and a cache together");
@@ -143,43 +298,22 @@ Tensor LanguageModel::logits(const Tensor& tokens, const Tensor& documents, KvCa
 
 LossOutput LanguageModel::loss(const Tensor& tokens, const Tensor& targets, const Tensor& documents,
                                double scale, std::optional<double> row_share) {
-  impl_->check_tokens(tokens, 0);
-  require(targets.sizes() == tokens.sizes(), "targets and tokens differ in shape");
-  const auto counted = targets != -100;
-  require(at::logical_or(counted.logical_not(), (targets >= 0).logical_and(targets < config().vocab_size))
-              .all()
-              .item<bool>(),
-          "a target is outside the model's vocabulary of {}", config().vocab_size);
-  auto context = impl_->context(0, tokens.size(1), documents);
-  context.training = at::GradMode::is_enabled();
-  context.recompute = impl_->recompute;
-  context.balance = impl_->balance;
+  ensure(impl_->chunks.size() == 1, "the loss of a part of a network");
+  return impl_->stage(0, {tokens, targets, documents, scale, row_share, {}}).loss;
+}
 
-  std::vector<RouterStats> stats;
-  const auto hidden = impl_->hidden(tokens, context, stats);
-  const auto count = counted.sum().clamp_min(1);
-  const auto cross_entropy = impl_->loss_sum(hidden, targets) / count;
-  LossOutput out;
-  out.cross_entropy = cross_entropy.detach();
-  out.total = cross_entropy * scale;
-  if (context.balance.mtp_weight > 0 && !impl_->mtp.empty()) {
-    const auto sum = impl_->mtp_sum(hidden, tokens, targets, context, stats);
-    if (sum.defined()) {
-      out.mtp = (sum / count).detach();
-      out.total = out.total + sum / count * (context.balance.mtp_weight * scale);
-    }
-  }
-  const auto losses = balance_losses(stats, context.balance, config());
-  if (losses.balance.defined()) {
-    out.balance = losses.balance.detach();
-    out.total = out.total + losses.balance * row_share.value_or(scale);
-  }
-  if (losses.z.defined()) {
-    out.z = losses.z.detach();
-    out.total = out.total + losses.z * row_share.value_or(scale);
-  }
-  for (const auto& layer : stats) out.loads.push_back(router_load(layer));
-  return out;
+StageOutput LanguageModel::stage(std::size_t chunk, const StageInput& input) {
+  return impl_->stage(chunk, input);
+}
+
+std::vector<Tensor> LanguageModel::empty_flow(std::int64_t rows, std::int64_t tokens) const {
+  const auto options = at::TensorOptions(impl_->dtype).device(impl_->device);
+  const auto members = size_of(impl_->partition.context) * size_of(impl_->partition.tensor);
+  std::vector<Tensor> flow{at::empty({rows, tokens / members, config().hidden_size}, options)};
+  if (impl_->balance.joint_alpha > 0)
+    flow.push_back(
+        at::empty({2 * config().moe.n_routed_experts + 1}, options.dtype(wide_type(impl_->dtype))));
+  return flow;
 }
 
 std::unique_ptr<KvCache> LanguageModel::make_cache(std::int64_t rows, std::int64_t capacity) const {

@@ -64,6 +64,18 @@ struct LossOutput {
   std::vector<RouterLoad> loads;
 };
 
+// One micro-batch on its way through pipeline stages: whole rows, the same at every stage.
+struct StageInput {
+  at::Tensor tokens, targets, documents;  // as of LanguageModel::loss()
+  double scale = 1;
+  std::optional<double> row_share;
+  std::vector<at::Tensor> flow;  // from the stage before; empty at the first
+};
+struct StageOutput {
+  std::vector<at::Tensor> flow;  // to the stage after; empty at the last
+  LossOutput loss;               // what this stage adds; undefined parts: nothing
+};
+
 // Keys and values (MLA: latents) of one row batch, grown by forward().
 class KvCache;
 
@@ -96,6 +108,12 @@ class LanguageModel {
   // are not. With gradients off (evaluation) capacity drops nothing.
   LossOutput loss(const at::Tensor& tokens, const at::Tensor& targets, const at::Tensor& documents = {},
                   double scale = 1, std::optional<double> row_share = {});
+
+  // The same by stages: chunk `chunk` of the partition. What flows on is the hidden state of this process's
+  // tokens and, for a balancing loss over all layers (joint_alpha), sums over the layers so far.
+  StageOutput stage(std::size_t chunk, const StageInput& input);
+  // Tensors like those that flow between stages for `rows` rows of `tokens` tokens.
+  std::vector<at::Tensor> empty_flow(std::int64_t rows, std::int64_t tokens) const;
 
   std::unique_ptr<KvCache> make_cache(std::int64_t rows, std::int64_t capacity) const;
 

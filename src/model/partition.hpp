@@ -1,8 +1,8 @@
 // What part of a network a process holds, and whom its layers speak to.
 //
 // The rules that make a layout compute what one process computes:
-//   * A batch's rows are cut between replicas and each row's tokens, where `row` has a size over 1, between
-//     the members of `row` (LanguageModel gets the tokens of this process alone).
+//   * A batch's rows are cut between replicas, by whoever reads it; each row's tokens between the members of
+//     `row`, by LanguageModel, which gets whole rows and takes those of its process.
 //   * Every number a process reports (losses, loads, gradients) is its part: the sum over the processes
 //     that hold the same thing is the whole. Work done alike on several processes is counted on one of them.
 //   * So the gradient of a parameter is the sum over all processes that hold the same box of it.
