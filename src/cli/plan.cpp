@@ -7,6 +7,7 @@
 #include "base/error.hpp"
 #include "base/files.hpp"
 #include "cli/commands.hpp"
+#include "cli/plan_here.hpp"
 #include "kernels/matmul_peak.hpp"
 #include "plan/answer.hpp"
 #include "plan/data_files.hpp"
@@ -24,22 +25,47 @@ struct Options {
   double tokens = 0;
   std::int64_t batch = 1024, sequence = 4096;
   int micro_batch = 0;
-  bool json = false, here = false;
+  std::string recompute = "none";
+  int steps = 6;
+  bool json = false, here = false, check = false;
 };
 
-void run_here(const Options& o, const plan::Network& network, const plan::Job& job) {
+void run_here(const Options& o) {
+#ifdef SINEW_TRAIN
+  if (o.check) return check_here(o.steps, o.model, o.json);
+  require(!o.model.empty(), "plan --here: name a model with --model, or --check");
+  plan_here({.model = o.model,
+             .precision = o.precision,
+             .recompute = o.recompute,
+             .batch = o.batch,
+             .sequence = o.sequence,
+             .micro_batch = o.micro_batch,
+             .json = o.json});
+#else
+  require(!o.check, "plan --here --check trains small models: this sinew was built without libtorch");
+  require(!o.model.empty(), "plan --here: name a model with --model");
   const MatmulPeak peak = matmul_peak();
   const plan::Accelerator machine =
       plan::this_machine(peak.fp32, peak.bf16, plan::measure_memory_bandwidth());
-  const plan::StepPrediction p = plan::predict_here(machine, network, job, o.micro_batch);
+  plan::HereRun run;
+  run.network = plan::find_network(o.model);
+  run.job.sequence = o.sequence;
+  run.job.global_batch = o.batch;
+  run.job.precision = plan::parse_precision(o.precision);
+  run.layout.zero = 0;
+  run.layout.micro_batch = static_cast<int>(o.micro_batch > 0 ? o.micro_batch : o.batch);
+  run.layout.recompute.full = o.recompute == "full";
+  const plan::StepPrediction p = plan::predict_here(machine, run);
   fmt::print("this machine: products {:.0f} GFLOP/s fp32, {:.0f} bf16; memory {:.1f} GB/s, {:.1f} GB\n",
              peak.fp32 / 1e9, peak.bf16 / 1e9, machine.memory_bandwidth / 1e9, machine.memory_bytes / 1e9);
   fmt::print("{}: {:.3f} s a step, {:.0f} tokens/s, {:.1f} % of the product rate; {:.2f} GB{}\n",
-             network.name, p.seconds, p.tokens_per_second, 100 * p.mfu, p.memory.total() / 1e9,
+             run.network.name, p.seconds, p.tokens_per_second, 100 * p.mfu, p.memory.total() / 1e9,
              p.fits ? "" : ": does not fit");
+#endif
 }
 
 void run_plan(const Options& o) {
+  if (o.here) return run_here(o);
   require(!o.model.empty(), "plan: name a model with --model (a preset, a config.json or a model directory)");
   require(o.tokens >= 0, "plan: --tokens must not be negative");
   require(o.objective == "time" || o.objective == "memory" || o.objective == "cost",
@@ -52,7 +78,6 @@ void run_plan(const Options& o) {
   job.global_batch = o.batch;
   job.precision = plan::parse_precision(o.precision);
   const plan::Network network = plan::find_network(o.model);
-  if (o.here) return run_here(o, network, job);
   plan::Islands islands;
   if (!o.cluster.empty()) {
     islands = plan::read_cluster(o.cluster);
@@ -103,6 +128,15 @@ void add_main(CLI::App& command) {
   command.add_option("--emit", o->emit, "Write a run configuration for `sinew train`");
   command.add_flag("--json", o->json, "Print JSON");
   command.add_flag("--here", o->here, "Measure this machine and predict a run of one process on it");
+  command.add_flag(
+      "--check", o->check,
+      "With --here: predict and make a dozen small runs, print both (--model: only runs so named)");
+  command.add_option("--steps", o->steps, "With --check: steps of a run")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
+  command.add_option("--recompute", o->recompute, "With --here: none or full")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"none", "full"}));
   command
       .add_option("--micro-batch", o->micro_batch,
                   "With --here: sequences a forward pass; 0: the whole batch")

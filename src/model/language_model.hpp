@@ -21,7 +21,7 @@ struct Parameter {
   std::string name;     // HF name
   at::Tensor tensor;    // leaf; requires_grad unless a buffer
   bool buffer = false;  // e_score_correction_bias: saved, not trained by gradient
-  PartSpec part;        // which box of which tensor this is
+  PartSpec part{};      // which box of which tensor this is
 };
 
 // What the balancing of the gate asks for. Zero coefficients cost nothing.

@@ -57,28 +57,85 @@ Constants here_constants() {
   k[Constant::expert_seconds] = 2e-6;
   k[Constant::optimizer_bytes] = 28;
   k[Constant::straggler] = 1e-6;
-  k[Constant::step_seconds] = 1e-3;
+  k[Constant::step_seconds] = 2e-4;
   return k;
 }
 
-StepPrediction predict_here(const Accelerator& machine, const Network& network, const Job& job,
-                            int micro_batch) {
+Setup here_setup(const Accelerator& machine, const HereRun& run) {
   Setup s;
-  s.network = network;
+  s.network = run.network;
   s.chip = machine;
-  s.count = 1;
-  s.job = job;
-  s.layout.zero = 0;
-  s.layout.micro_batch = micro_batch > 0 ? micro_batch : static_cast<int>(job.global_batch);
+  s.job = run.job;
+  s.layout = run.layout;
+  s.count = run.layout.ranks();
+  s.chip.per_node = s.chip.scaleup_domain = std::max(1, s.count);
+  s.chip.memory_bytes /= std::max(1, s.count);
+  s.software.overlap_data = s.software.overlap_pipeline = false;
+  s.software.gradient_bytes = 4;
+  s.software.fp32_gradients_only = true;
   if (const std::string problem = layout_problem(s); !problem.empty()) fail("plan: {}", problem);
-  const Constants k = here_constants();
-  StepPrediction p = predict_step(s, k);
-  p.memory = predict_memory(s, k);
-  p.fits = p.memory.total() <= machine.memory_bytes;
+  return s;
+}
+
+namespace {
+
+StepPrediction finished(StepPrediction p, const Kit& kit, const Setup& s, const Constants& k) {
+  p.memory = predict_memory(kit, s, k);
+  p.fits = p.memory.total() <= s.chip.memory_bytes;
   // Utilisation against the rate of the run's own arithmetic.
-  const double peak = job.precision == Precision::fp32 ? machine.fp32 : machine.bf16;
-  p.mfu = p.model_flops / p.seconds / peak;
+  const double peak = s.job.precision == Precision::fp32 ? s.chip.fp32 : s.chip.bf16;
+  p.mfu = p.model_flops / p.seconds / (peak * s.count);
   return p;
+}
+
+void add(LayerCost& cost, Term term, const PartSeconds& part, bool again) {
+  cost.forward[term] += part.forward;
+  cost.backward_input[term] += part.backward / 2 + (again ? part.forward : 0);
+  cost.backward_weight[term] += part.backward / 2;
+}
+
+// What was measured in the place of what the cost model says; bytes stay the model's.
+void put(LayerCost& cost, const std::vector<std::pair<Term, PartSeconds>>& parts, bool again) {
+  cost.forward = cost.backward_input = cost.backward_weight = {};
+  for (const auto& [term, part] : parts) add(cost, term, part, again);
+}
+
+}  // namespace
+
+StepPrediction predict_here(const Accelerator& machine, const HereRun& run) {
+  const Setup s = here_setup(machine, run);
+  const Constants k = here_constants();
+  const Kit kit = make_kit(s, k);
+  return finished(predict_step(kit, s, k), kit, s, k);
+}
+
+StepPrediction predict_here(const Accelerator& machine, const HereRun& run, const StepParts& parts) {
+  const Setup s = here_setup(machine, run);
+  Constants k = here_constants();
+  Kit kit = make_kit(s, k);
+  const bool again = s.layout.recompute.full;
+  for (int i = 0; i < 4; ++i)
+    put(kit.kinds[i],
+        {{Term::attention, parts.attention},
+         {Term::memory, parts.norms},
+         {Term::products, i % 2 == 1 ? parts.moe : parts.dense}},
+        again);
+  put(kit.embedding, {{Term::memory, parts.embedding}}, false);
+  put(kit.head, {{Term::products, parts.head}}, false);
+  kit.mtp.forward = kit.mtp.backward_input = kit.mtp.backward_weight = {};
+  for (std::int64_t i = 0; i < s.network.mtp_layers; ++i) {
+    const LayerCost& block = kit.kinds[s.network.experts > 0 ? 1 : 0];
+    for (const LayerCost* part : std::initializer_list<const LayerCost*>{&block, &kit.head, &kit.embedding}) {
+      kit.mtp.forward += part->forward;
+      kit.mtp.backward_input += part->backward_input;
+      kit.mtp.backward_weight += part->backward_weight;
+    }
+    add(kit.mtp, Term::products, parts.mtp_join, false);
+  }
+  // The update, measured on all parameters, as traffic an element.
+  const NetworkCounts n = count(s.network);
+  k[Constant::optimizer_bytes] = parts.update * s.chip.memory_bandwidth / (n.total + n.mtp);
+  return finished(predict_step(kit, s, k), kit, s, k);
 }
 
 }  // namespace sinew::plan

@@ -1,8 +1,9 @@
 // This machine as an accelerator: its product rates (measured by the caller, with the kernels that will run)
-// and its memory, and what they predict for a run on it.
+// and its memory, and what they and its measured operations predict for a run on it.
 #pragma once
 
 #include "plan/step.hpp"
+#include "schedule/step_parts.hpp"
 
 namespace sinew::plan {
 
@@ -12,12 +13,25 @@ double measure_memory_bandwidth();
 // `fp32`, `bf16`: FLOP/s of large products as measured.
 Accelerator this_machine(double fp32, double bf16, double memory_bandwidth);
 
-// The constants for a CPU: no kernel launches over a bus, no collectives, no host beside the device. Set by
-// hand, not fitted: they wait for runs of the trainer on an idle machine.
+// The constants for a CPU: no kernel launches over a bus, no host beside the device. What they say of
+// operations counts only where nothing was measured.
 Constants here_constants();
 
-// A step of `batch` sequences in micro-batches on one process.
-StepPrediction predict_here(const Accelerator& machine, const Network& network, const Job& job,
-                            int micro_batch);
+// A run on this machine.
+struct HereRun {
+  Network network;
+  Job job;
+  Layout layout;  // ranks() of it are processes of this machine
+};
+
+// The setup of a run: the trainer's own bytes (fp32 gradients beside the weights, summed in place) and no
+// overlap. Throws UserError with the rule that the layout breaks.
+Setup here_setup(const Accelerator& machine, const HereRun& run);
+
+// From the product rates alone.
+StepPrediction predict_here(const Accelerator& machine, const HereRun& run);
+// From the operations as measured at the run's shapes (schedule/step_parts.hpp): layers, embedding and head
+// take what they took alone, the schedule and the collectives come from the model.
+StepPrediction predict_here(const Accelerator& machine, const HereRun& run, const StepParts& parts);
 
 }  // namespace sinew::plan

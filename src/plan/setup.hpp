@@ -65,7 +65,8 @@ struct Software {
   double dispatch_bytes = 2;    // of one element sent to an expert
   double goodput = 1;           // share of the time spent in steps, where a figure is of a whole run
   double gradient_bytes = 2;    // of one element in the gradient reduction
-  double imbalance = 1;         // tokens of the fullest expert rank over the mean
+  bool fp32_gradients_only = false;  // summed in place in fp32, no bf16 ones beside them (the trainer's own)
+  double imbalance = 1;              // tokens of the fullest expert rank over the mean
 };
 Software modern();
 

@@ -308,7 +308,8 @@ MemoryUse memory_floor(const Kit& kit, const Setup& s) {
   MemoryUse m;
   m.weights = sharded(plain ? 4 : 2, 3);
   // With fp32 accumulation the bf16 gradients are there too.
-  m.gradients = sharded(plain ? 4 : s.software.gradient_bytes > 2 ? 6 : 2, 2);
+  const bool both = s.software.gradient_bytes > 2 && !s.software.fp32_gradients_only;
+  m.gradients = sharded(plain || s.software.fp32_gradients_only ? 4 : both ? 6 : 2, 2);
   m.optimizer = l.offload ? 0 : sharded(plain ? 8 : 12, 1);
   double saved = kit.head.saved_bytes + kit.mtp.saved_bytes, working = kit.mtp.working_bytes;
   for (std::int64_t layer = 0; layer < s.network.layers; ++layer) {

@@ -52,6 +52,8 @@ std::string progress_line(const StepReport& r) {
     line += fmt::format("  load max +{:.2f} entropy {:.3f} dead {} dropped {:.1f}%", load.max_violation,
                         load.entropy, load.dead_experts, 100 * load.dropped_share);
   }
+  if (r.planned_seconds > 0)
+    line += fmt::format("  {:.3g} s a step, planned {:.3g}", r.step_seconds, r.planned_seconds);
   line += fmt::format("  left {}", human_seconds(r.seconds_left));
   if (!r.skipped.empty()) line += "  SKIPPED: " + r.skipped;
   return line;
@@ -74,6 +76,7 @@ Record to_record(const StepReport& r) {
   record.add("memory_bytes", static_cast<std::int64_t>(r.memory_bytes));
   record.add("step_seconds", r.step_seconds);
   record.add("data_seconds", r.data_seconds);
+  if (r.planned_seconds > 0) record.add("planned_step_seconds", r.planned_seconds);
   if (!r.loss.loads.empty()) {
     const LoadStatistics load = load_statistics(r.loss.loads);
     record.add("moe_max_violation", load.max_violation);

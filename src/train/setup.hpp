@@ -25,6 +25,7 @@ struct TrainingSetup {
   std::unique_ptr<Loader> train, validation;  // validation: null when no data set holds any text out
   std::unique_ptr<Tokenizer> tokenizer;
   std::map<std::string, std::string> tokenizer_files;  // name -> content, copied into checkpoints and models
+  double planned_step_seconds = 0;  // printed beside what is measured; 0: nothing was planned
 };
 
 // Throws UserError: unknown model, data missing, damaged or too short, data sets of different tokenizers,

@@ -137,6 +137,7 @@ class Trainer {
     data_seconds_ += seconds_since(start);
     StepReport report = update(batch);
     work_seconds_ += seconds_since(start);
+    if (steps_begun_++ > 0) all_work_seconds_ += seconds_since(start), ++steps_timed_;
     const bool last = step_ == c_.train.steps;
     const bool log_due = step_ % c_.log.every == 0 || last || !report.skipped.empty();
     const bool eval_due = (c_.eval.every > 0 && step_ % c_.eval.every == 0) || last;
@@ -191,6 +192,7 @@ class Trainer {
     report.data_seconds = data_seconds_ / steps;
     report.memory_bytes = resident_bytes();
     usual_step_ = usual_step_ == 0 ? report.step_seconds : 0.9 * usual_step_ + 0.1 * report.step_seconds;
+    report.planned_seconds = setup_.planned_step_seconds;
     report.seconds_left = usual_step_ * static_cast<double>(c_.train.steps - step_);
     static const bool terminal = ::isatty(2) == 1;
     if (terminal) {
@@ -315,7 +317,8 @@ class Trainer {
             .checkpoint = checkpoint_,
             .model = {},
             .evaluation = {},
-            .sample = {}};
+            .sample = {},
+            .step_seconds = 0};
   }
 
   TrainingResult finish() {
@@ -331,7 +334,8 @@ class Trainer {
             .checkpoint = checkpoint_,
             .model = directory_.model(),
             .evaluation = evaluation_,
-            .sample = sample_};
+            .sample = sample_,
+            .step_seconds = steps_timed_ > 0 ? all_work_seconds_ / static_cast<double>(steps_timed_) : 0};
   }
 
   TrainingSetup& setup_;
@@ -348,6 +352,8 @@ class Trainer {
   double work_seconds_ = 0, data_seconds_ = 0, usual_step_ = 0;  // since the last line; a smoothed step
   std::uint64_t interval_tokens_ = 0;
   std::int64_t interval_steps_ = 0;
+  double all_work_seconds_ = 0;
+  std::int64_t steps_begun_ = 0, steps_timed_ = 0;  // of this process; the first step warms up
   std::optional<Evaluation> evaluation_;
   fs::path checkpoint_;
   std::string sample_;

@@ -18,6 +18,7 @@ struct TrainingResult {
   std::filesystem::path model;           // of a complete run: a Hugging Face directory
   std::optional<Evaluation> evaluation;  // of a complete run
   std::string sample;
+  double step_seconds = 0;  // the mean, but for the first step
 };
 
 // Trains to setup.config.train.steps, or goes on from the newest sound checkpoint with `resume`. Throws

@@ -12,6 +12,7 @@
 #include "base/signals.hpp"
 #include "base/threads.hpp"
 #include "cli/commands.hpp"
+#include "cli/plan_here.hpp"
 #include "config/run_config.hpp"
 #include "train/trainer.hpp"
 
@@ -21,7 +22,7 @@ namespace {
 struct Options {
   std::vector<std::string> configs, sets;
   std::string out, device;
-  bool resume = false, overwrite = false, print_config = false, help_config = false;
+  bool resume = false, overwrite = false, print_config = false, help_config = false, no_plan = false;
 };
 
 RunConfig resolve(const Options& o) {
@@ -51,8 +52,11 @@ void make_paths_absolute(RunConfig& config) {
     if (!path->empty() && fs::exists(*path)) *path = fs::absolute(*path).lexically_normal().string();
 }
 
-void summarise(const Options& o, const TrainingResult& result, const RunConfig& config) {
+void summarise(const Options& o, const TrainingResult& result, const RunConfig& config, double planned) {
   fmt::print("\n");
+  if (planned > 0 && result.step_seconds > 0)
+    fmt::print("step             {:.4f} s measured, {:.4f} s planned ({:+.1f} %)\n", result.step_seconds,
+               planned, 100 * (planned / result.step_seconds - 1));
   if (result.evaluation)
     fmt::print("validation loss  {:.4f} nats a token, {:.4f} bits per byte\n", result.evaluation->loss,
                result.evaluation->bits_per_byte);
@@ -87,6 +91,7 @@ void run(const Options& o) {
                     : o.overwrite ? RunDirectory::Mode::overwrite
                                   : RunDirectory::Mode::fresh;
   const RunDirectory directory(o.out, mode);
+  if (!o.no_plan) setup.planned_step_seconds = planned_step(setup);
   catch_stop_signals();
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is an error of the write, as a full disk is
   const TrainingResult result = train(setup, directory, o.resume);
@@ -96,7 +101,7 @@ void run(const Options& o) {
               result.checkpoint.string(), o.out);
     throw CLI::RuntimeError(128 + result.signal);
   }
-  summarise(o, result, config);
+  summarise(o, result, config, setup.planned_step_seconds);
 }
 
 }  // namespace
@@ -126,6 +131,9 @@ void add_train(CLI::App& app) {
   command->add_flag("--overwrite", options->overwrite, "Remove the run in RUN and start it anew");
   command->add_option("--device", options->device,
                       "auto, cpu, cuda or cuda:N (default auto: a GPU where there is one)");
+  command->add_flag(
+      "--no-plan", options->no_plan,
+      "Do not time the operations first; else the log says what a step should take beside what it took");
   command->add_flag("--print-config", options->print_config,
                     "Print every setting, its value and where it came from");
   command->add_flag("--help-config", options->help_config, "Print every setting and what it means");
