@@ -11,6 +11,7 @@
 #include <map>
 #include <mutex>
 #include <numeric>
+#include <string>
 #include <thread>
 #include <tuple>
 
@@ -120,26 +121,51 @@ class ThreadGroup : public Group {
   int rank_, size_;
 };
 
-// body(group) on `size` threads; the first failure is thrown here. Further groups come from mailboxes made
-// before.
-inline void on_ranks(int size, const std::function<void(GroupPtr)>& body) {
-  const auto mailbox = std::make_shared<Mailbox>();
+// Groups among the threads of one test: all that name the same group are in it.
+class ThreadWorld {
+ public:
+  explicit ThreadWorld(int size) : size_(size) {}
+  int size() const { return size_; }
+  GroupPtr group(const std::string& name, int rank, int size) {
+    const std::lock_guard lock(mutex_);
+    auto& mailbox = mailboxes_[name];
+    if (mailbox == nullptr) mailbox = std::make_shared<Mailbox>();
+    return std::make_shared<ThreadGroup>(mailbox, rank, size);
+  }
+  void break_off() {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [name, mailbox] : mailboxes_) mailbox->break_off();
+  }
+
+ private:
+  int size_;
+  std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<Mailbox>> mailboxes_;
+};
+
+// body(world, rank) on `size` threads; the first failure is thrown here.
+inline void on_world(int size, const std::function<void(ThreadWorld&, int)>& body) {
+  ThreadWorld world(size);
   std::vector<std::thread> threads;
   std::mutex mutex;
   std::exception_ptr failure;
   for (int r = 0; r < size; ++r) {
     threads.emplace_back([&, r] {
       try {
-        body(std::make_shared<ThreadGroup>(mailbox, r, size));
+        body(world, r);
       } catch (...) {
         const std::lock_guard lock(mutex);
         if (!failure) failure = std::current_exception();
-        mailbox->break_off();
+        world.break_off();
       }
     });
   }
   for (auto& thread : threads) thread.join();
   if (failure) std::rethrow_exception(failure);
+}
+
+inline void on_ranks(int size, const std::function<void(GroupPtr)>& body) {
+  on_world(size, [&](ThreadWorld& world, int rank) { body(world.group("all", rank, size)); });
 }
 
 }  // namespace sinew::test
