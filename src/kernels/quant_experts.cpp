@@ -1,0 +1,223 @@
+#include "kernels/quant_experts.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "base/error.hpp"
+#include "base/team.hpp"
+
+namespace sinew {
+namespace {
+
+std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
+index_t units(index_t count, index_t unit) { return (count + unit - 1) / unit; }
+
+// One network at work.
+struct Network {
+  const PackedSwiglu* w = nullptr;
+  const std::int32_t* tokens = nullptr;  // null: 0, 1, ..
+  const float* factor = nullptr;         // null: 1
+  index_t count = 0, width = 0;
+  QuantBatch act{};                  // rows of the network
+  TiledBatch tiled_x{}, tiled_act{};  // of networks with many rows
+  float* h = nullptr;                // [count, width]: silu(gate) * up
+  float* out = nullptr;              // [count, hidden]
+
+  std::int32_t token(index_t i) const { return tokens != nullptr ? tokens[i] : static_cast<std::int32_t>(i); }
+  bool few() const { return count <= kFewTokens; }
+  index_t groups() const { return units(count, 16); }
+};
+
+struct Layer {
+  const QuantKernels& kernels;
+  index_t tokens, hidden;
+  QuantBatch x{};
+  std::span<Network> networks{};
+  bool few = true;                  // all networks
+  std::int32_t* offset = nullptr;   // [tokens + 1] into slots, where not `few`
+  const float** slots = nullptr;    // results of each token in the order of the networks ..
+  float* factors = nullptr;         // .. and their factors
+};
+
+// body(network, unit) for every unit of every network, on the team.
+template <class Units, class Body>
+void each_unit(const Layer& l, const Units& units_of, const Body& body) {
+  index_t tasks = 0;
+  for (const Network& n : l.networks) tasks += units_of(n);
+  parallel_tasks(tasks, [&](index_t task) {
+    const Network* n = l.networks.data();
+    for (; task >= units_of(*n); ++n) task -= units_of(*n);
+    body(*n, task);
+  });
+}
+
+const std::byte* tile_at(const PackedMatrix& w, index_t tile) {
+  return w.data + tile * packed_layout(w.format).tile_bytes(w.cols);
+}
+
+index_t rows_from(const Network& n, index_t i, const QuantBatch& from, bool by_token, QuantRow* row) {
+  const index_t rows = std::min(kFewRows, n.count - i);
+  for (index_t r = 0; r < rows; ++r) row[r] = from.row(by_token ? n.token(i + r) : i + r);
+  return rows;
+}
+
+// Columns 32 unit .. of h for all rows of a network.
+void gate_up(const Layer& l, const Network& n, index_t unit) {
+  const index_t column = unit * 32, columns = std::min<index_t>(32, n.width - column), tile = unit * 2;
+  const auto keep = [&](index_t i, const float* from) {
+    std::memcpy(n.h + i * n.width + column, from, size(columns) * sizeof(float));
+  };
+  if (n.few()) {
+    alignas(64) float gate[kFewRows * 32], up[kFewRows * 32];
+    for (index_t i = 0; i < n.count; i += kFewRows) {
+      QuantRow row[kFewRows];
+      const index_t rows = rows_from(n, i, l.x, true, row), count = columns / kPackedRows;
+      l.kernels.dot_tiles(n.w->gate.format, tile_at(n.w->gate, tile), count, l.hidden, row, rows, gate, 32);
+      l.kernels.dot_tiles(n.w->up.format, tile_at(n.w->up, tile), count, l.hidden, row, rows, up, 32);
+      for (index_t r = 0; r < rows; ++r) {
+        l.kernels.swiglu(gate + r * 32, up + r * 32, columns);
+        keep(i + r, gate + r * 32);
+      }
+    }
+    return;
+  }
+  Workspace::Frame frame(thread_workspace());
+  float* const gate = frame.take<float>(size(n.groups() * 16 * 32));
+  float* const up = frame.take<float>(size(n.groups() * 16 * 32));
+  PairProduct{l.kernels, n.w->gate, tile}(n.tiled_x, 0, n.groups(), gate);
+  PairProduct{l.kernels, n.w->up, tile}(n.tiled_x, 0, n.groups(), up);
+  l.kernels.swiglu(gate, up, n.count * 32);
+  for (index_t i = 0; i < n.count; ++i) keep(i, gate + i * 32);
+}
+
+// Up to 16 rows of h in 8 bits.
+void quantize_group(const Layer& l, const Network& n, index_t group) {
+  const index_t first = group * 16, count = std::min<index_t>(16, n.count - first);
+  for (index_t i = first; i < first + count; ++i)
+    l.kernels.quantize_row(n.h + i * n.width, n.width, n.act.row(i));
+  if (!n.few()) fill_group(n.act, nullptr, first, count, n.tiled_act, group);
+}
+
+// Rows 32 unit .. of down for one network: out.
+void down(const Layer& l, const Network& n, index_t unit) {
+  const index_t column = unit * 32, columns = std::min<index_t>(32, l.hidden - column), tile = unit * 2;
+  if (n.few()) {
+    for (index_t i = 0; i < n.count; i += kFewRows) {
+      QuantRow row[kFewRows];
+      const index_t rows = rows_from(n, i, n.act, false, row);
+      l.kernels.dot_tiles(n.w->down.format, tile_at(n.w->down, tile), columns / kPackedRows, n.width, row, rows,
+                          n.out + i * l.hidden + column, l.hidden);
+    }
+    return;
+  }
+  Workspace::Frame frame(thread_workspace());
+  float* const sums = frame.take<float>(size(n.groups() * 16 * 32));
+  PairProduct{l.kernels, n.w->down, tile}(n.tiled_act, 0, n.groups(), sums);
+  for (index_t i = 0; i < n.count; ++i)
+    std::memcpy(n.out + i * l.hidden + column, sums + i * 32, size(columns) * sizeof(float));
+}
+
+// Rows 64 unit .. of down for all networks, added to y.
+void down_few(const Layer& l, index_t unit, float* y, index_t ldy) {
+  constexpr index_t kColumns = kFewTiles * kPackedRows;
+  const index_t column = unit * kColumns, columns = std::min(kColumns, l.hidden - column);
+  alignas(64) float out[kFewRows * kColumns];
+  for (const Network& n : l.networks)
+    for (index_t i = 0; i < n.count; i += kFewRows) {
+      QuantRow row[kFewRows];
+      const index_t rows = rows_from(n, i, n.act, false, row);
+      l.kernels.dot_tiles(n.w->down.format, tile_at(n.w->down, unit * kFewTiles), columns / kPackedRows, n.width,
+                          row, rows, out, kColumns);
+      for (index_t r = 0; r < rows; ++r)
+        l.kernels.add_scaled(out + r * kColumns, n.factor != nullptr ? n.factor[i + r] : 1.0F, columns,
+                             y + n.token(i + r) * ldy + column);
+    }
+}
+
+// Where each token's results will be.
+void find_slots(Layer& l, Workspace::Frame& frame) {
+  index_t used = 0;
+  for (const Network& n : l.networks) used += n.count;
+  l.offset = frame.take<std::int32_t>(size(l.tokens + 2)) + 1;
+  l.slots = frame.take<const float*>(size(used));
+  l.factors = frame.take<float>(size(used));
+  std::fill_n(l.offset - 1, l.tokens + 2, 0);
+  for (const Network& n : l.networks)
+    for (index_t i = 0; i < n.count; ++i) ++l.offset[n.token(i) + 1];
+  for (index_t t = 0; t < l.tokens; ++t) l.offset[t + 1] += l.offset[t];
+  // Filling moves each token's start to its end: then all starts stand one place further down.
+  for (const Network& n : l.networks)
+    for (index_t i = 0; i < n.count; ++i) {
+      const std::int32_t at = l.offset[n.token(i)]++;
+      l.slots[at] = n.out + i * l.hidden;
+      l.factors[at] = n.factor != nullptr ? n.factor[i] : 1.0F;
+    }
+  --l.offset;
+}
+
+void set_up(Layer& l, std::span<const QuantExpertWork> work, Workspace::Frame& frame) {
+  l.networks = {frame.take<Network>(work.size()), work.size()};
+  for (std::size_t i = 0; i < work.size(); ++i) {
+    const QuantExpertWork& item = work[i];
+    Network& n = *new (&l.networks[i]) Network;
+    n.w = item.weights;
+    n.tokens = item.tokens;
+    n.factor = item.factor;
+    n.count = item.count;
+    n.width = n.w->gate.rows;
+    n.act = take_batch(frame, n.count, n.width);
+    n.h = frame.take<float>(size(n.count * n.width));
+    if (n.few()) continue;
+    l.few = false;
+    n.tiled_x = take_tiles(frame, n.groups(), l.hidden);
+    n.tiled_act = take_tiles(frame, n.groups(), n.width);
+  }
+  if (l.few) return;
+  for (Network& n : l.networks) n.out = frame.take<float>(size(n.count * l.hidden));
+  find_slots(l, frame);
+}
+
+}  // namespace
+
+void quant_experts(Isa isa, const float* x, index_t ld, index_t tokens, std::span<const QuantExpertWork> work,
+                   float* y, index_t ldy) {
+  const QuantKernels* const kernels = quant_kernels(isa);
+  ensure(kernels != nullptr, "no integer products with {}", isa_name(isa));
+  if (tokens == 0 || work.empty()) return;
+  const index_t hidden = work[0].weights->gate.cols;
+  Workspace::Frame frame(thread_workspace());
+  Layer l{.kernels = *kernels, .tokens = tokens, .hidden = hidden};
+  l.x = take_batch(frame, tokens, hidden);
+  set_up(l, work, frame);
+  if (tokens <= kFewTokens)
+    for (index_t t = 0; t < tokens; ++t) kernels->quantize_row(x + t * ld, hidden, l.x.row(t));
+  else
+    parallel_tasks(tokens, [&](index_t t) { kernels->quantize_row(x + t * ld, hidden, l.x.row(t)); });
+  if (!l.few)
+    each_unit(
+        l, [](const Network& n) { return n.few() ? 0 : n.groups(); },
+        [&](const Network& n, index_t g) {
+          const index_t count = std::min<index_t>(16, n.count - g * 16);
+          fill_group(l.x, n.tokens != nullptr ? n.tokens + g * 16 : nullptr, g * 16, count, n.tiled_x, g);
+        });
+  each_unit(
+      l, [](const Network& n) { return n.count > 0 ? units(n.width, 32) : 0; },
+      [&](const Network& n, index_t unit) { gate_up(l, n, unit); });
+  each_unit(
+      l, [](const Network& n) { return n.groups(); },
+      [&](const Network& n, index_t group) { quantize_group(l, n, group); });
+  if (l.few) {
+    parallel_tasks(units(hidden, kFewTiles * kPackedRows), [&](index_t unit) { down_few(l, unit, y, ldy); });
+    return;
+  }
+  each_unit(
+      l, [&](const Network& n) { return n.count > 0 ? units(hidden, 32) : 0; },
+      [&](const Network& n, index_t unit) { down(l, n, unit); });
+  parallel_tasks(tokens, [&](index_t t) {
+    for (std::int32_t i = l.offset[t]; i < l.offset[t + 1]; ++i)
+      kernels->add_scaled(l.slots[i], l.factors[i], hidden, y + t * ldy);
+  });
+}
+
+}  // namespace sinew

@@ -1,0 +1,156 @@
+#include "kernels/quant_matmul.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.hpp"
+#include "base/team.hpp"
+
+namespace sinew {
+namespace {
+
+constexpr index_t kGroupsHeld = 8;  // groups whose sums stay near while a pair of tiles goes by
+
+std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
+index_t tiles(const PackedMatrix& w) { return round_up(w.rows, kPackedRows) / kPackedRows; }
+index_t units(index_t count, index_t unit) { return (count + unit - 1) / unit; }
+
+void copy_out(const float* from, const float* bias, index_t columns, float* to) {
+  if (bias == nullptr) {
+    std::memcpy(to, from, size(columns) * sizeof(float));
+    return;
+  }
+  for (index_t i = 0; i < columns; ++i) to[i] = from[i] + bias[i];
+}
+
+// Tiles [tile, tile + 4) of one product for a few tokens.
+void few_tokens(const QuantKernels& kernels, const QuantBatch& x, const QuantProduct& p, index_t tile) {
+  const PackedMatrix& w = *p.w;
+  const index_t count = std::min(kFewTiles, tiles(w) - tile), row = tile * kPackedRows;
+  const index_t columns = std::min(count * kPackedRows, w.rows - row);
+  const std::byte* const data = w.data + tile * packed_layout(w.format).tile_bytes(w.cols);
+  alignas(64) float out[kFewRows * kFewTiles * kPackedRows];
+  constexpr index_t ld = kFewTiles * kPackedRows;
+  for (index_t t = 0; t < x.tokens; t += kFewRows) {
+    const index_t tokens = std::min(kFewRows, x.tokens - t);
+    QuantRow rows[kFewRows];
+    for (index_t i = 0; i < tokens; ++i) rows[i] = x.row(t + i);
+    kernels.dot_tiles(w.format, data, count, w.cols, rows, tokens, out, ld);
+    for (index_t i = 0; i < tokens; ++i)
+      copy_out(out + i * ld, p.bias != nullptr ? p.bias + row : nullptr, columns, p.y + (t + i) * p.ldy + row);
+  }
+}
+
+void many_tokens(const QuantKernels& kernels, const TiledBatch& x, index_t tokens, const QuantProduct& p,
+                 index_t tile) {
+  Workspace::Frame frame(thread_workspace());
+  float* const out = frame.take<float>(size(x.groups * 16 * 32));
+  PairProduct{kernels, *p.w, tile}(x, 0, x.groups, out);
+  const index_t row = tile * kPackedRows, columns = std::min<index_t>(32, p.w->rows - row);
+  for (index_t t = 0; t < tokens; ++t)
+    copy_out(out + t * 32, p.bias != nullptr ? p.bias + row : nullptr, columns, p.y + t * p.ldy + row);
+}
+
+}  // namespace
+
+QuantBatch take_batch(Workspace::Frame& frame, index_t tokens, index_t cols) {
+  const index_t wide = padded_cols(cols);
+  return {tokens, cols, frame.take<std::int8_t>(size(tokens * wide)),
+          frame.take<float>(size(tokens * spans(cols))), frame.take<std::int32_t>(size(tokens * (wide / 16)))};
+}
+
+TiledBatch take_tiles(Workspace::Frame& frame, index_t groups, index_t cols) {
+  return {groups, cols, frame.take<std::int8_t>(size(groups * 16 * padded_cols(cols))),
+          frame.take<float>(size(groups * 16 * spans(cols))),
+          frame.take<std::int32_t>(size(groups * 16 * spans(cols)))};
+}
+
+void fill_group(const QuantBatch& batch, const std::int32_t* index, index_t first, index_t count,
+                const TiledBatch& out, index_t group) {
+  const index_t steps = padded_cols(batch.cols) / 64, tokens = out.groups * 16;
+  std::int8_t* const to = out.q + group * out.group_bytes();
+  for (index_t r = 0; r < 16; ++r) {
+    const index_t place = group * 16 + r;
+    if (r >= count) {
+      for (index_t s = 0; s < steps; ++s) std::memset(to + s * 1024 + r * 64, 0, 64);
+      for (index_t s = 0; s < spans(batch.cols); ++s) {
+        out.scale[s * tokens + place] = 0;
+        out.sums[s * tokens + place] = 0;
+      }
+      continue;
+    }
+    const QuantRow row = batch.row(index != nullptr ? index[r] : first + r);
+    for (index_t s = 0; s < steps; ++s) std::memcpy(to + s * 1024 + r * 64, row.q + s * 64, 64);
+    for (index_t s = 0; s < spans(batch.cols); ++s) {
+      std::int32_t sum = 0;
+      for (index_t i = s * 16; i < std::min((s + 1) * 16, padded_cols(batch.cols) / 16); ++i) sum += row.sums[i];
+      out.scale[s * tokens + place] = row.scale[s];
+      out.sums[s * tokens + place] = sum;
+    }
+  }
+}
+
+void PairProduct::operator()(const TiledBatch& x, index_t first, index_t groups, float* out) const {
+  const index_t count = spans(w.cols), steps = padded_cols(w.cols) / 64, pair = 32 * kSpan;
+  const bool two = tile + 1 < tiles(w);
+  const index_t tile_bytes = packed_layout(w.format).tile_bytes(w.cols);
+  const std::byte* const data = w.data + tile * tile_bytes;
+  Workspace::Frame frame(thread_workspace());
+  auto* const unpacked = frame.take<std::int8_t>(size(count * pair));
+  float* const scale = frame.take<float>(size(count * 32));
+  if (!two) {
+    std::memset(unpacked, 0, size(count * pair));
+    std::memset(scale, 0, size(count * 32) * sizeof(float));
+  }
+  kernels.begin();
+  for (index_t g = 0; g < groups; g += kGroupsHeld) {
+    const index_t held = std::min(kGroupsHeld, groups - g), token = (first + g) * 16;
+    for (index_t s = 0; s < count; ++s) {
+      std::int8_t* const b = unpacked + s * pair;
+      if (g == 0) {
+        kernels.unpack_span(w.format, data, w.cols, s, b, scale + s * 32);
+        if (two)
+          kernels.unpack_span(w.format, data + tile_bytes, w.cols, s, b + pair / 2, scale + s * 32 + 16);
+      }
+      kernels.product(x.q + (first + g) * x.group_bytes() + s * (kSpan / 64) * 1024, x.group_bytes(), held,
+                      std::min(kSpan / 64, steps - s * (kSpan / 64)), b, scale + s * 32,
+                      x.scale + s * x.groups * 16 + token, x.sums + s * x.groups * 16 + token,
+                      out + g * 16 * 32, s == 0);
+    }
+  }
+  kernels.end();
+}
+
+void quant_matmul(Isa isa, const float* x, index_t ld, index_t tokens, index_t cols,
+                  std::span<const QuantProduct> products) {
+  const QuantKernels* const kernels = quant_kernels(isa);
+  ensure(kernels != nullptr, "no integer products with {}", isa_name(isa));
+  if (tokens == 0) return;
+  Workspace::Frame frame(thread_workspace());
+  const QuantBatch batch = take_batch(frame, tokens, cols);
+  const index_t groups = units(tokens, 16);
+  const bool few = tokens <= kFewTokens;
+  if (few) {
+    for (index_t t = 0; t < tokens; ++t) kernels->quantize_row(x + t * ld, cols, batch.row(t));
+  }
+  const TiledBatch tiled = few ? TiledBatch{} : take_tiles(frame, groups, cols);
+  if (!few)
+    parallel_tasks(groups, [&](index_t g) {
+      const index_t count = std::min<index_t>(16, tokens - g * 16);
+      for (index_t t = g * 16; t < g * 16 + count; ++t) kernels->quantize_row(x + t * ld, cols, batch.row(t));
+      fill_group(batch, nullptr, g * 16, count, tiled, g);
+    });
+  const index_t unit = few ? kFewTiles : 2;
+  index_t tasks = 0;
+  for (const QuantProduct& p : products) tasks += units(tiles(*p.w), unit);
+  parallel_tasks(tasks, [&](index_t task) {
+    const QuantProduct* p = products.data();
+    for (; task >= units(tiles(*p->w), unit); ++p) task -= units(tiles(*p->w), unit);
+    if (few)
+      few_tokens(*kernels, batch, *p, task * unit);
+    else
+      many_tokens(*kernels, tiled, tokens, *p, task * unit);
+  });
+}
+
+}  // namespace sinew

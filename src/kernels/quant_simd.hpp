@@ -1,0 +1,493 @@
+// The kernels of quant_tables.hpp on vectors of SINEW_WIDTH floats (8 or 16). See simd.hpp for how to include
+// it. A line of 64 bytes is one vector of 16 rows or two halves of 8.
+#pragma once
+
+#include "kernels/quant_tables.hpp"
+#include "kernels/simd.hpp"
+
+namespace sinew {
+namespace {
+
+constexpr int kHalves = 16 / W;
+
+[[gnu::always_inline]] inline Vi splat_int(std::int32_t x) { return x - Vi{}; }
+typedef std::uint16_t Vw __attribute__((vector_size(W * 4)));  // a line's bytes, by twos
+[[gnu::always_inline]] inline Vw splat16(int x) { return static_cast<std::uint16_t>(x) - Vw{}; }
+
+[[gnu::always_inline]] inline Vf to_floats(Vi v) { return __builtin_convertvector(v, Vf); }
+
+#if SINEW_WIDTH == 16
+constexpr __mmask16 kAll = 0xffff;  // the forms without a mask draw a false warning from g++ 12
+// W bytes as numbers, and back (g++ 12 makes scalar code of __builtin_convertvector here).
+[[gnu::always_inline]] inline __m128i load_bytes(const std::byte* p) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
+[[gnu::always_inline]] inline Vi bytes(const std::byte* p) {
+  return (Vi)_mm512_maskz_cvtepu8_epi32(kAll, load_bytes(p));
+}
+[[gnu::always_inline]] inline Vi signed_bytes(const std::byte* p) {
+  return (Vi)_mm512_maskz_cvtepi8_epi32(kAll, load_bytes(p));
+}
+[[gnu::always_inline]] inline void store_bytes(std::int8_t* p, Vi v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(kAll, (__m512i)v));
+}
+[[gnu::always_inline]] inline Vf halves(const std::byte* p) {
+  return (Vf)_mm512_maskz_cvtph_ps(kAll, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+[[gnu::always_inline]] inline Vw look_up(Vw index, const std::uint8_t* table) {
+  const __m128i levels = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return (Vw)_mm512_shuffle_epi8(_mm512_maskz_broadcast_i32x4(kAll, levels), (__m512i)index);
+}
+// acc + sums of four products of unsigned weights and the four bytes of x.
+[[gnu::always_inline]] inline Vi dot(Vi acc, Vw weights, std::int32_t x) {
+  return (Vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)weights, _mm512_set1_epi32(x));
+}
+constexpr bool kWideCodes = true;  // dot() takes codes up to 255
+#else
+[[gnu::always_inline]] inline __m128i load_bytes(const std::byte* p) {
+  return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+}
+[[gnu::always_inline]] inline Vi bytes(const std::byte* p) { return (Vi)_mm256_cvtepu8_epi32(load_bytes(p)); }
+[[gnu::always_inline]] inline Vi signed_bytes(const std::byte* p) {
+  return (Vi)_mm256_cvtepi8_epi32(load_bytes(p));
+}
+[[gnu::always_inline]] inline void store_bytes(std::int8_t* p, Vi v) {  // -128..127
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
+}
+[[gnu::always_inline]] inline Vf halves(const std::byte* p) {
+  return (Vf)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+[[gnu::always_inline]] inline Vw look_up(Vw index, const std::uint8_t* table) {
+  const __m128i levels = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return (Vw)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(levels), (__m256i)index);
+}
+[[gnu::always_inline]] inline Vi pairs_to_words(__m256i pairs) {
+  return (Vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+[[gnu::always_inline]] inline Vi dot(Vi acc, Vw weights, std::int32_t x) {
+  return acc + pairs_to_words(_mm256_maddubs_epi16((__m256i)weights, _mm256_set1_epi32(x)));
+}
+// The same of signed weights -127..127.
+[[gnu::always_inline]] inline Vi dot_signed(Vi acc, Vw weights, std::int32_t x) {
+  const __m256i w = (__m256i)weights;
+  return acc + pairs_to_words(_mm256_maddubs_epi16(_mm256_abs_epi8(w),
+                                                   _mm256_sign_epi8(_mm256_set1_epi32(x), w)));
+}
+constexpr bool kWideCodes = false;  // codes beyond 127 would saturate: they are made signed
+#endif
+
+// ---- what each format is ----
+
+template <BlockFormat F>
+struct Format {
+  static constexpr PackedLayout layout = packed_layout(F);
+  static constexpr bool grouped = layout.elements == 256;  // groups with small scales in a block
+  static constexpr index_t group = F == BlockFormat::q2_k || F == BlockFormat::q3_k || F == BlockFormat::q6_k ? 16 : 32;
+  static constexpr bool levels = F == BlockFormat::iq4_nl || F == BlockFormat::iq4_xs;
+  static constexpr bool minimum = layout.head == 64 && F != BlockFormat::iq4_xs;
+  static constexpr bool made_signed = !kWideCodes && layout.bias == 128;
+  static constexpr int bias = made_signed ? 0 : layout.bias;
+  static constexpr int top = levels ? 241 : (1 << (layout.low_bits + layout.high_bits)) - 1;  // highest code
+};
+
+constexpr std::uint8_t kLevels[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                      129, 141, 153, 166, 181, 197, 217, 241};  // kIQ4Levels + 128
+
+// The codes of 32 columns: w[v] holds columns 4 v .. 4 v + 3 of half `h` of the rows.
+template <BlockFormat F>
+[[gnu::always_inline]] inline void load_codes(const std::byte* chunk, int h, Vw (&w)[8]) {
+  constexpr PackedLayout layout = Format<F>::layout;
+  const auto line = [&](int i) { return load_as<Vw>(chunk + 64 * i + h * (64 / kHalves)); };
+  if constexpr (layout.low_bits == 8) {
+#pragma GCC unroll 8
+    for (int v = 0; v < 8; ++v) w[v] = line(v);
+  } else if constexpr (layout.low_bits == 4) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const Vw l = line(j);
+      w[2 * j] = l & 0x0f0f;
+      w[2 * j + 1] = (l >> 4) & 0x0f0f;
+    }
+  } else {
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      const Vw l = line(j);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) w[4 * j + i] = (l >> splat16(2 * i)) & 0x0303;
+    }
+  }
+  if constexpr (layout.high_bits == 1) {
+    constexpr int bit = layout.low_bits;
+    constexpr int mask = 0x0101 << bit;
+    const Vw l = line(layout.low_bits);
+#pragma GCC unroll 8
+    for (int v = 0; v < 8; ++v)
+      w[v] |= (v <= bit ? l << splat16(bit - v) : l >> splat16(v - bit)) & splat16(mask);
+  } else if constexpr (layout.high_bits == 2) {
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      const Vw l = line(layout.low_bits + j);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) w[4 * j + i] |= (i <= 2 ? l << splat16(4 - 2 * i) : l >> 2) & 0x3030;
+    }
+  }
+  if constexpr (Format<F>::levels)
+#pragma GCC unroll 8
+    for (int v = 0; v < 8; ++v) w[v] = look_up(w[v], kLevels);
+  if constexpr (Format<F>::made_signed)
+#pragma GCC unroll 8
+    for (int v = 0; v < 8; ++v) w[v] ^= splat16(0x8080);
+}
+
+struct Scales {
+  Vf scale, minimum;
+};
+
+// The small scales of group g of a block, of W rows from the h-th half on.
+template <BlockFormat F>
+[[gnu::always_inline]] inline Scales group_scales(const std::byte* head, const std::byte* body, index_t g, int h) {
+  const auto line = [&](index_t i) { return body + i * kPackedRows + h * W; };
+  if constexpr (F == BlockFormat::q4_k || F == BlockFormat::q5_k) {
+    const Vi low = bytes(line(g)), high = bytes(line(8 + g / 2)) >> static_cast<int>(g % 2 * 4);
+    return {to_floats((low & 15) | ((high & 3) << 4)), to_floats((low >> 4) | ((high & 12) << 2))};
+  } else if constexpr (F == BlockFormat::q6_k) {
+    return {to_floats(signed_bytes(line(g))), Vf{}};
+  } else if constexpr (F == BlockFormat::q2_k) {
+    const Vi both = bytes(line(g));
+    return {to_floats(both & 15), to_floats(both >> 4)};
+  } else if constexpr (F == BlockFormat::q3_k) {
+    const Vi low = (bytes(line(g / 2)) >> static_cast<int>(g % 2 * 4)) & 15;
+    const Vi high = (bytes(line(8 + g / 4)) >> static_cast<int>(g % 4 * 2)) & 3;
+    return {to_floats((low | (high << 4)) - 32), Vf{}};
+  } else if constexpr (F == BlockFormat::iq4_xs) {
+    const Vi low = (bytes(line(g / 2)) >> static_cast<int>(g % 2 * 4)) & 15;
+    const Vi high = (bytes(head + 32 + g / 4 * kPackedRows + h * W) >> static_cast<int>(g % 4 * 2)) & 3;
+    return {to_floats((low | (high << 4)) - 32), Vf{}};
+  } else {
+    return {Vf{}, Vf{}};
+  }
+}
+
+// The block's fp16 scale, and its minimum (subtracted in K formats, added in Q4_1 and Q5_1: here always to be
+// subtracted).
+template <BlockFormat F>
+[[gnu::always_inline]] inline Scales block_scales(const std::byte* head, int h) {
+  Scales s{halves(head + h * W * 2), Vf{}};
+  if constexpr (Format<F>::minimum) {
+    s.minimum = halves(head + 32 + h * W * 2);
+    if constexpr (!Format<F>::grouped) s.minimum = -s.minimum;
+  }
+  return s;
+}
+
+// ---- few tokens ----
+[[gnu::always_inline]] inline std::int32_t four(const std::int8_t* q) {
+  std::int32_t x;
+  __builtin_memcpy(&x, q, 4);
+  return x;
+}
+
+// Integer products of columns [from, from + 4 n) of the 32 with one token's.
+template <BlockFormat F, int N>
+[[gnu::always_inline]] inline Vi dot_codes(const Vw* w, const std::int8_t* q, std::int32_t sum) {
+  Vi a = Format<F>::bias != 0 ? splat_int(-Format<F>::bias * sum) : Vi{};
+#pragma GCC unroll 8
+  for (int v = 0; v < N; ++v) {
+#if SINEW_WIDTH == 8
+    if constexpr (Format<F>::made_signed) {
+      a = dot_signed(a, w[v], four(q + 4 * v));
+      continue;
+    }
+#endif
+    a = dot(a, w[v], four(q + 4 * v));
+  }
+  return a;
+}
+
+// Tiles lie one after another, so that what is ahead is nearly always what comes next. Measured on one core of a
+// Sapphire Rapids in Q4_K: 10.7 GB/s without, 14.5 with one distance, 15.3 with two.
+template <int Bytes>
+[[gnu::always_inline]] inline void fetch_ahead(const std::byte* p) {
+#pragma GCC unroll 8
+  for (int i = 0; i < Bytes; i += 64) {
+    __builtin_prefetch(p + i + 3072, 0, 2);
+    __builtin_prefetch(p + i + 512, 0, 3);
+  }
+}
+
+// One block of one tile: total[t] += its products with T tokens.
+template <BlockFormat F, int T>
+[[gnu::always_inline]] inline void dot_block(const std::byte* head, const std::byte* body, index_t block, int h,
+                                             const QuantRow* rows, Vf* total) {
+  using Fm = Format<F>;
+  constexpr PackedLayout layout = Fm::layout;
+  constexpr int G = Fm::group;
+  const Scales outer = block_scales<F>(head, h);
+  const index_t column = block * layout.elements, span = column / kSpan;
+  Vf sum[T] = {}, low[T] = {};
+  const std::byte* const chunks = body + layout.scale_bytes;
+#pragma GCC unroll 1
+  for (index_t c = 0; c < layout.elements; c += 32) {
+    Vw w[8];
+    load_codes<F>(chunks + c / 32 * layout.chunk_bytes(), h, w);
+    if (h == 0) fetch_ahead<layout.chunk_bytes()>(chunks + c / 32 * layout.chunk_bytes());
+#pragma GCC unroll 2
+    for (index_t g = 0; g < 32; g += G) {
+      const Scales inner = group_scales<F>(head, body, (c + g) / G, h);
+#pragma GCC unroll 4
+      for (int t = 0; t < T; ++t) {
+        const std::int8_t* const q = rows[t].q + column + c + g;
+        const std::int32_t* const s = rows[t].sums + (column + c + g) / 16;
+        const std::int32_t total_q = G == 16 ? s[0] : s[0] + s[1];
+        const Vf product = to_floats(dot_codes<F, G / 4>(w + g / 4, q, total_q));
+        if constexpr (Fm::grouped) {
+          sum[t] += product * inner.scale;
+          if constexpr (Fm::minimum) low[t] += inner.minimum * static_cast<float>(total_q);
+        } else {
+          sum[t] = product;
+          if constexpr (Fm::minimum) low[t] = splat(static_cast<float>(total_q));
+        }
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int t = 0; t < T; ++t) {
+    Vf v = sum[t] * outer.scale;
+    if constexpr (Fm::minimum) v -= low[t] * outer.minimum;
+    total[t] += v * rows[t].scale[span];
+  }
+}
+
+template <BlockFormat F, int T>
+void dot_format(const std::byte* tiles, index_t tile_count, index_t cols, const QuantRow* rows, float* out,
+                index_t ld_out) {
+  constexpr PackedLayout layout = Format<F>::layout;
+  const index_t tile_bytes = layout.tile_bytes(cols), heads = layout.heads(cols), blocks = cols / layout.elements;
+  Vf total[kFewTiles][kHalves][T] = {};
+  for (index_t i = 0; i < tile_count; ++i) {
+    const std::byte* const tile = tiles + i * tile_bytes;
+    for (index_t b = 0; b < blocks; ++b)
+      for (int h = 0; h < kHalves; ++h)
+        dot_block<F, T>(tile + b * layout.head, tile + heads + b * layout.body(), b, h, rows, total[i][h]);
+  }
+  for (int t = 0; t < T; ++t)
+    for (index_t i = 0; i < tile_count; ++i)
+      for (int h = 0; h < kHalves; ++h) store(out + t * ld_out + i * kPackedRows + h * W, total[i][h][t]);
+}
+
+template <BlockFormat F>
+void dot_tokens(const std::byte* tiles, index_t tile_count, index_t cols, const QuantRow* rows, index_t tokens,
+                float* out, index_t ld_out) {
+  switch (tokens) {
+    case 1:
+      return dot_format<F, 1>(tiles, tile_count, cols, rows, out, ld_out);
+    case 2:
+      return dot_format<F, 2>(tiles, tile_count, cols, rows, out, ld_out);
+    case 3:
+      return dot_format<F, 3>(tiles, tile_count, cols, rows, out, ld_out);
+    default:
+      return dot_format<F, 4>(tiles, tile_count, cols, rows, out, ld_out);
+  }
+}
+
+// ---- many tokens: a span with one scale for each row ----
+
+// value = inner.scale * (code - bias) - inner.minimum of each group of the span, with all scales applied.
+template <BlockFormat F>
+[[gnu::always_inline]] inline Scales full_scales(const std::byte* tile, index_t cols, index_t column, int h) {
+  constexpr PackedLayout layout = Format<F>::layout;
+  const index_t block = column / layout.elements;
+  const std::byte* const head = tile + block * layout.head;
+  const std::byte* const body = tile + layout.heads(cols) + block * layout.body();
+  const Scales outer = block_scales<F>(head, h);
+  if constexpr (!Format<F>::grouped) {
+    return outer;
+  } else {
+    const Scales inner = group_scales<F>(head, body, column % layout.elements / Format<F>::group, h);
+    return {outer.scale * inner.scale, outer.minimum * inner.minimum};
+  }
+}
+
+[[gnu::always_inline]] inline Vf absolute(Vf x) { return (Vf)((Vu)x & 0x7fffffffU); }
+[[gnu::always_inline]] inline Vi nearest(Vf x) { return (Vi)(x + 12582912.0F) - 0x4b400000; }  // |x| < 2^22
+[[gnu::always_inline]] inline Vw twice(Vi x) { return (Vw)((x & 0xffff) | (x << 16)); }
+
+template <BlockFormat F, int Flip>
+void unpack_half(const std::byte* tile, index_t cols, index_t first, index_t count, int h, std::int8_t* out,
+                 float* scale) {
+  using Fm = Format<F>;
+  constexpr PackedLayout layout = Fm::layout;
+  constexpr float bias = static_cast<float>(layout.bias), top = static_cast<float>(Fm::top - layout.bias);
+  constexpr index_t lowest = Fm::levels ? 1 : 0;
+  Scales group[kSpan / Fm::group];
+  Vf largest_value = splat(1e-30F);
+  for (index_t g = 0; g < count; g += Fm::group) {
+    const Scales s = full_scales<F>(tile, cols, first + g, h);
+    group[g / Fm::group] = s;
+    largest_value = maximum(largest_value, absolute(s.scale * (static_cast<float>(lowest) - bias) - s.minimum));
+    largest_value = maximum(largest_value, absolute(s.scale * top - s.minimum));
+  }
+  store(scale + h * W, largest_value * (1.0F / 127));
+  const Vf inverse = (127.0F * 256) / largest_value;  // to 8 bits after the point
+  constexpr int flip = Flip * 0x0101;
+  for (index_t c = 0; c < count; c += 32) {
+    Vw w[8];
+    const index_t column = first + c, block = column / layout.elements;
+    load_codes<F>(tile + layout.heads(cols) + block * layout.body() + layout.scale_bytes +
+                      column % layout.elements / 32 * layout.chunk_bytes(),
+                  h, w);
+#pragma GCC unroll 2
+    for (index_t g = 0; g < 32; g += Fm::group) {
+      const Scales s = group[(c + g) / Fm::group];
+      const Vi rounded = nearest(s.scale * inverse);
+      const Vw factor = twice(rounded), less = twice(rounded * Fm::bias + nearest(s.minimum * inverse) - 128);
+#pragma GCC unroll 8
+      for (index_t v = g / 4; v < (g + Fm::group) / 4; ++v) {
+        Vw even = w[v] & 0x00ff, odd = w[v] >> 8;
+        if constexpr (Fm::made_signed) {
+          even = (even ^ 0x0080) - 0x0080;
+          odd = (odd ^ 0x0080) - 0x0080;
+        }
+        even = even * factor - less;
+        odd = odd * factor - less;
+        const Vw both = ((even >> 8) | (odd & 0xff00)) ^ splat16(flip);
+        __builtin_memcpy(out + (c / 4 + v) * 64 + h * (64 / kHalves), &both, sizeof both);
+      }
+    }
+  }
+  const Vw zero = splat16(flip);
+  for (index_t v = count / 4; v < round_up(count, 64) / 4; ++v)
+    __builtin_memcpy(out + v * 64 + h * (64 / kHalves), &zero, sizeof zero);
+}
+
+template <BlockFormat F, int Flip>
+void unpack_format(const std::byte* tile, index_t cols, index_t span, std::int8_t* out, float* scale) {
+  const index_t first = span * kSpan, count = cols - first < kSpan ? cols - first : kSpan;
+  for (int h = 0; h < kHalves; ++h) unpack_half<F, Flip>(tile, cols, first, count, h, out, scale);
+}
+
+// ---- one function for all formats ----
+
+// Calls function.template operator()<F>().
+template <class Function>
+[[gnu::always_inline]] inline void with_format(BlockFormat format, const Function& function) {
+  switch (format) {
+#define SINEW_FORMAT(name)   \
+  case BlockFormat::name:    \
+    return function.template operator()<BlockFormat::name>();
+    SINEW_FORMAT(q4_0)
+    SINEW_FORMAT(q4_1)
+    SINEW_FORMAT(q5_0)
+    SINEW_FORMAT(q5_1)
+    SINEW_FORMAT(q8_0)
+    SINEW_FORMAT(q2_k)
+    SINEW_FORMAT(q3_k)
+    SINEW_FORMAT(q4_k)
+    SINEW_FORMAT(q5_k)
+    SINEW_FORMAT(q6_k)
+    SINEW_FORMAT(iq4_nl)
+    SINEW_FORMAT(iq4_xs)
+#undef SINEW_FORMAT
+    default:
+      return;
+  }
+}
+
+void dot_tiles(BlockFormat format, const std::byte* tiles, index_t tile_count, index_t cols, const QuantRow* rows,
+               index_t tokens, float* out, index_t ld_out) {
+  with_format(format, [&]<BlockFormat F>() { dot_tokens<F>(tiles, tile_count, cols, rows, tokens, out, ld_out); });
+}
+
+template <int Flip>
+void unpack_span(BlockFormat format, const std::byte* tile, index_t cols, index_t span, std::int8_t* out,
+                 float* scale) {
+  with_format(format, [&]<BlockFormat F>() { unpack_format<F, Flip>(tile, cols, span, out, scale); });
+}
+
+// ---- activations ----
+
+void quantize_row(const float* x, index_t cols, const QuantRow& out) {
+  for (index_t first = 0; first < cols; first += kSpan) {
+    const index_t end = cols - first < kSpan ? cols : first + kSpan;  // multiples of 32
+    Vf most = splat(0);
+    for (index_t i = first; i < end; i += W) most = maximum(most, absolute(load(x + i)));
+    const float peak = largest(most);
+    const float inverse = peak > 0 ? 127.0F / peak : 0;
+    out.scale[first / kSpan] = peak / 127.0F;
+    for (index_t i = first; i < end; i += 16) {
+      Vi total{};
+      for (index_t j = i; j < i + 16; j += W) {
+        const Vi q = nearest(load(x + j) * inverse);
+        store_bytes(out.q + j, q);
+        total += q;
+      }
+      std::int32_t lanes[W], sum_of_16 = 0;
+      __builtin_memcpy(lanes, &total, sizeof lanes);
+      for (const std::int32_t lane : lanes) sum_of_16 += lane;
+      out.sums[i / 16] = sum_of_16;
+    }
+  }
+  for (index_t i = cols; i < padded_cols(cols); ++i) out.q[i] = 0;
+  for (index_t i = cols / 16; i < padded_cols(cols) / 16; ++i) out.sums[i] = 0;
+}
+
+void swiglu(float* gate, const float* up, index_t n) {  // n: a multiple of 16
+  for (index_t i = 0; i < n; i += W) {
+    const Vf g = load(gate + i);
+    store(gate + i, g * sigmoid(g) * load(up + i));
+  }
+}
+
+void add_scaled(const float* x, float factor, index_t n, float* y) {  // n: a multiple of 16
+  for (index_t i = 0; i < n; i += W) store(y + i, load(y + i) + load(x + i) * factor);
+}
+
+// ---- the product of unpacked spans, without tiles ----
+
+template <int R>
+[[gnu::always_inline]] inline void product_rows(const std::int8_t* a, index_t steps, const std::int8_t* b,
+                                                const float* b_scale, const float* scale, const std::int32_t* sum,
+                                                float* acc, bool first) {
+  for (int column = 0; column < 32; column += W) {
+    const std::int8_t* const w = b + column / 16 * (16 * kSpan) + column % 16 * 4;
+    Vi s[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) s[r] = kWideCodes ? splat_int(-128 * sum[r]) : Vi{};
+    for (index_t step = 0; step < steps; ++step)
+      for (index_t v = 0; v < 16; ++v) {
+        const Vw line = load_as<Vw>(w + (step * 16 + v) * 64);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          const std::int32_t x = four(a + step * 1024 + r * 64 + v * 4);
+#if SINEW_WIDTH == 16
+          s[r] = dot(s[r], line, x);
+#else
+          s[r] = dot_signed(s[r], line, x);
+#endif
+        }
+      }
+    const Vf bs = load(b_scale + column);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const Vf value = to_floats(s[r]) * (bs * scale[r]);
+      float* const to = acc + r * 32 + column;
+      store(to, first ? value : load(to) + value);
+    }
+  }
+}
+
+[[maybe_unused]] void product(const std::int8_t* a, index_t stride, index_t groups, index_t steps,
+                              const std::int8_t* b, const float* b_scale, const float* scale,
+                              const std::int32_t* sum, float* acc, bool first) {
+  constexpr int R = W == 16 ? 8 : 4;
+  for (index_t g = 0; g < groups; ++g)
+    for (index_t r = 0; r < 16; r += R)
+      product_rows<R>(a + g * stride + r * 64, steps, b, b_scale, scale + g * 16 + r, sum + g * 16 + r,
+                      acc + (g * 16 + r) * 32, first);
+}
+
+[[maybe_unused]] void no_tiles() {}
+
+}  // namespace
+}  // namespace sinew

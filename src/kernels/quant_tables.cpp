@@ -1,0 +1,16 @@
+#include "kernels/quant_tables.hpp"
+
+#include "kernels/quant_isa_tables.hpp"
+
+namespace sinew {
+
+const QuantKernels* quant_kernels([[maybe_unused]] Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::amx) return &quant_amx;
+  if (isa >= Isa::vnni) return &quant_vnni;
+  if (isa >= Isa::avx2) return &quant_avx2;  // AVX-512 without VNNI has no better integer products
+#endif
+  return nullptr;
+}
+
+}  // namespace sinew

@@ -1,0 +1,12 @@
+#if defined(__x86_64__)
+#define SINEW_WIDTH 16
+#include "kernels/quant_isa_tables.hpp"
+#include "kernels/quant_simd.hpp"
+
+namespace sinew {
+
+const QuantKernels quant_vnni = {quantize_row, dot_tiles, unpack_span<128>, product, nullptr,
+                                 swiglu,       add_scaled, no_tiles,        no_tiles};
+
+}  // namespace sinew
+#endif

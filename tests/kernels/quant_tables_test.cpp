@@ -1,0 +1,186 @@
+#include "kernels/quant_tables.hpp"
+
+#include <gtest/gtest.h>
+
+#include "kernels/quant_support.hpp"
+
+namespace sinew {
+namespace {
+
+struct Rows {
+  index_t tokens, cols, wide = padded_cols(cols);
+  test::Aligned<std::int8_t> q{tokens * wide};
+  test::Aligned<float> scale{tokens * spans(cols)};
+  test::Aligned<std::int32_t> sums{tokens * wide / 16};
+  QuantRow row(index_t t) {
+    return {q.data() + t * wide, scale.data() + t * spans(cols), sums.data() + t * wide / 16};
+  }
+  double value(index_t t, index_t i) {
+    return static_cast<double>(row(t).q[i]) * static_cast<double>(row(t).scale[i / kSpan]);
+  }
+};
+
+Rows quantized(const QuantKernels& kernels, const std::vector<float>& x, index_t tokens, index_t cols) {
+  Rows rows{.tokens = tokens, .cols = cols};
+  for (index_t t = 0; t < tokens; ++t) kernels.quantize_row(x.data() + t * cols, cols, rows.row(t));
+  return rows;
+}
+
+// [tokens, rows] in fp64 from dequantized weights and the rows as they were quantized.
+std::vector<double> reference(const std::vector<float>& weights, index_t rows, Rows& x) {
+  std::vector<double> out(static_cast<std::size_t>(x.tokens * rows));
+  for (index_t t = 0; t < x.tokens; ++t)
+    for (index_t r = 0; r < rows; ++r) {
+      double sum = 0;
+      for (index_t i = 0; i < x.cols; ++i)
+        sum += static_cast<double>(weights[static_cast<std::size_t>(r * x.cols + i)]) * x.value(t, i);
+      out[static_cast<std::size_t>(t * rows + r)] = sum;
+    }
+  return out;
+}
+
+test::Aligned<std::byte> packed(BlockFormat format, const std::vector<std::byte>& blocks, index_t rows,
+                                index_t cols) {
+  test::Aligned<std::byte> out(static_cast<index_t>(packed_bytes(format, rows, cols)));
+  pack_tiles(format, blocks.data(), rows, cols, 0, (rows + 15) / 16, out.data());
+  return out;
+}
+
+std::vector<Isa> integer_isas() {
+  std::vector<Isa> list;
+  for (const Isa isa : available_isas())
+    if (quant_kernels(isa) != nullptr) list.push_back(isa);
+  return list;
+}
+
+std::vector<index_t> widths(BlockFormat format) {
+  if (packed_layout(format).elements == 256) return {256, 768};
+  return {32, 256, 352, 704};
+}
+
+}  // namespace
+
+TEST(QuantKernels, RowsRoundToEightBitsWithOneScaleASpan) {
+  for (const Isa isa : integer_isas()) {
+    const index_t cols = 608;
+    auto x = test::random_matrix<float>(2 * cols, 1);
+    for (index_t i = 0; i < 256; ++i) x[static_cast<std::size_t>(i)] = 0;  // a span of zeros
+    Rows rows = quantized(*quant_kernels(isa), x, 2, cols);
+    for (index_t t = 0; t < 2; ++t) {
+      for (index_t i = 0; i < cols; ++i) {
+        const double step = static_cast<double>(rows.row(t).scale[i / kSpan]);
+        EXPECT_NEAR(rows.value(t, i), static_cast<double>(x[static_cast<std::size_t>(t * cols + i)]),
+                    0.5001 * step);
+      }
+      for (index_t i = 0; i < rows.wide; i += 16) {
+        int sum = 0;
+        for (index_t j = i; j < i + 16; ++j) sum += rows.row(t).q[j];
+        EXPECT_EQ(sum, rows.row(t).sums[i / 16]);
+      }
+    }
+  }
+}
+
+TEST(QuantKernels, FewTokensAreExact) {
+  for (const BlockFormat format : test::packable_formats())
+    for (const index_t cols : widths(format)) {
+      const index_t rows = 40;  // the last tile is half empty
+      const auto blocks = test::random_blocks(format, rows, cols, 7);
+      const auto weights = test::dequantized(format, blocks, rows * cols);
+      auto tiles = packed(format, blocks, rows, cols);
+      const auto x = test::random_matrix<float>(kFewRows * cols, 3);
+      for (const Isa isa : integer_isas())
+        for (index_t tokens = 1; tokens <= kFewRows; ++tokens) {
+          Rows quant = quantized(*quant_kernels(isa), x, tokens, cols);
+          QuantRow row[kFewRows];
+          for (index_t t = 0; t < tokens; ++t) row[t] = quant.row(t);
+          test::Aligned<float> out(tokens * 48);
+          quant_kernels(isa)->dot_tiles(format, tiles.data(), 3, cols, row, tokens, out.data(), 48);
+          const auto want = reference(weights, rows, quant);
+          std::vector<float> got;
+          for (index_t t = 0; t < tokens; ++t) {
+            got.insert(got.end(), out.data() + t * 48, out.data() + t * 48 + rows);
+            for (index_t r = rows; r < 48; ++r) EXPECT_EQ(out.data()[t * 48 + r], 0);
+          }
+          EXPECT_LT(test::relative_error(got, want), 2e-6)
+              << block_info(format).name << " " << cols << " " << isa_name(isa) << " " << tokens;
+        }
+    }
+}
+
+TEST(QuantKernels, SpansOfOneScaleAreNearTheWeights) {
+  for (const BlockFormat format : test::packable_formats())
+    for (const index_t cols : widths(format)) {
+      const auto blocks = test::random_blocks(format, 16, cols, 11);
+      const auto weights = test::dequantized(format, blocks, 16 * cols);
+      auto tile = packed(format, blocks, 16, cols);
+      for (const Isa isa : integer_isas()) {
+        const bool plus_128 = isa == Isa::vnni || isa == Isa::bf16;
+        for (index_t span = 0; span < spans(cols); ++span) {
+          test::Aligned<std::int8_t> out(16 * kSpan);
+          float scale[16];
+          quant_kernels(isa)->unpack_span(format, tile.data(), cols, span, out.data(), scale);
+          const index_t count = std::min(kSpan, cols - span * kSpan);
+          for (index_t r = 0; r < 16; ++r)
+            for (index_t i = 0; i < round_up(count, 64); ++i) {
+              const std::int8_t bits = out.data()[i / 4 * 64 + r * 4 + i % 4];
+              const int value = plus_128 ? static_cast<std::uint8_t>(bits) - 128 : bits;
+              const double want = i < count ? weights[static_cast<std::size_t>(r * cols + span * kSpan + i)] : 0;
+              ASSERT_NEAR(value * scale[r], want, 0.8 * scale[r])
+                  << block_info(format).name << " " << cols << " " << isa_name(isa) << " row " << r << " " << i;
+            }
+        }
+      }
+    }
+}
+
+TEST(QuantKernels, ProductsOfUnpackedSpansAreExact) {
+  for (const Isa isa : integer_isas()) {
+    const QuantKernels& kernels = *quant_kernels(isa);
+    const bool plus_128 = isa == Isa::vnni || isa == Isa::bf16;
+    const Random random(5, "product");
+    for (const index_t groups : {1, 2, 3, 5})
+      for (const index_t steps : {1, 4}) {
+        test::Aligned<std::int8_t> a(groups * 16 * kSpan), b(32 * kSpan);
+        test::Aligned<float> b_scale(32), scale(groups * 16), acc(groups * 16 * 32);
+        test::Aligned<std::int32_t> sum(groups * 16);
+        std::uint64_t n = 0;
+        const auto number = [&] { return static_cast<std::int8_t>(random.bits(n++) % 255) ; };
+        for (index_t i = 0; i < groups * 16 * kSpan; ++i)
+          a.data()[i] = static_cast<std::int8_t>(std::max<int>(number(), -127));
+        for (index_t i = 0; i < 32 * kSpan; ++i)
+          b.data()[i] = static_cast<std::int8_t>(std::max<int>(number(), -127));
+        for (index_t i = 0; i < 32; ++i) b_scale.data()[i] = static_cast<float>(0.5 + i);
+        for (index_t i = 0; i < groups * 16; ++i) scale.data()[i] = static_cast<float>(2.0 - 0.1 * i);
+        std::vector<double> want(static_cast<std::size_t>(groups * 16 * 32), 1.0);
+        for (index_t t = 0; t < groups * 16; ++t) {
+          const std::int8_t* const row = a.data() + t / 16 * 16 * kSpan + t % 16 * 64;
+          sum.data()[t] = 0;
+          for (index_t i = 0; i < steps * 64; ++i) sum.data()[t] += row[i / 64 * 1024 + i % 64];
+          for (index_t r = 0; r < 32; ++r) {
+            double total = 0;
+            for (index_t i = 0; i < steps * 64; ++i)
+              total += row[i / 64 * 1024 + i % 64] * b.data()[r / 16 * 16 * kSpan + i / 4 * 64 + r % 16 * 4 + i % 4];
+            want[static_cast<std::size_t>(t * 32 + r)] +=
+                total * static_cast<double>(b_scale.data()[r]) * static_cast<double>(scale.data()[t]);
+          }
+        }
+        if (plus_128)
+          for (index_t i = 0; i < 32 * kSpan; ++i) b.data()[i] = static_cast<std::int8_t>(b.data()[i] ^ 0x80);
+        std::fill_n(acc.data(), groups * 16 * 32, 1.0F);
+        kernels.begin();
+        kernels.product(a.data(), 16 * kSpan, groups, steps, b.data(), b_scale.data(), scale.data(), sum.data(),
+                        acc.data(), false);
+        const std::vector<float> got(acc.data(), acc.data() + groups * 16 * 32);
+        EXPECT_LT(test::relative_error(got, want), 1e-6) << isa_name(isa);
+        kernels.product(a.data(), 16 * kSpan, groups, steps, b.data(), b_scale.data(), scale.data(), sum.data(),
+                        acc.data(), true);
+        kernels.end();
+        for (double& w : want) w -= 1;
+        const std::vector<float> fresh(acc.data(), acc.data() + groups * 16 * 32);
+        EXPECT_LT(test::relative_error(fresh, want), 1e-6) << isa_name(isa);
+      }
+  }
+}
+
+}  // namespace sinew
