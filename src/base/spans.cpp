@@ -28,6 +28,9 @@ SpanTotals SpanLog::take_totals() { return std::exchange(totals_, {}); }
 Span::Span(SpanKind kind, std::string_view name, std::int64_t number)
     : log_(current_log), kind_(kind), name_(name), number_(number) {
   if (log_ == nullptr) return;
+  outer_ = log_->open_;
+  if (kind_ == SpanKind::communication && outer_ == SpanKind::bubble) kind_ = SpanKind::bubble;
+  log_->open_ = kind_;
   outer_inside_ = std::exchange(log_->inside_, 0);
   begin_ = span_now();
 }
@@ -37,6 +40,7 @@ Span::~Span() {
   const std::int64_t end = span_now(), whole = end - begin_;
   log_->totals_.seconds[static_cast<std::size_t>(kind_)] += static_cast<double>(whole - log_->inside_) * 1e-9;
   log_->inside_ = outer_inside_ + whole;
+  log_->open_ = outer_;
   if (!log_->keep_ || log_->events_.size() >= kMostEvents) return;
   log_->events_.push_back(
       {number_ < 0 ? std::string(name_) : fmt::format("{} {}", name_, number_), kind_, begin_, end});

@@ -38,7 +38,7 @@ class SpanLog {
   void keep_events(bool on) { keep_ = on; }
   const std::vector<SpanEvent>& events() const { return events_; }
   void clear_events() { events_.clear(); }
-  SpanTotals take_totals();  // since the last call
+  SpanTotals take_totals();  // of the spans that ended since the last call
 
   static SpanLog* current();  // of this thread; null: spans cost nothing
 
@@ -47,12 +47,14 @@ class SpanLog {
   SpanTotals totals_;
   std::vector<SpanEvent> events_;
   bool keep_ = false;
-  std::int64_t inside_ = 0;  // nanoseconds that finished spans took inside the one that is open
+  SpanKind open_ = SpanKind::count;  // of the innermost span
+  std::int64_t inside_ = 0;          // nanoseconds that finished spans took inside the one that is open
   SpanLog* before_;
 };
 
 std::int64_t span_now();  // nanoseconds, never falling, of this machine
 
+// Communication inside a bubble is part of the bubble: what a pipeline's rank waits for.
 class Span {
  public:
   // `name` must outlive the span.
@@ -63,7 +65,7 @@ class Span {
 
  private:
   SpanLog* log_;
-  SpanKind kind_;
+  SpanKind kind_, outer_ = SpanKind::count;
   std::string_view name_;
   std::int64_t number_, begin_ = 0, outer_inside_ = 0;
 };

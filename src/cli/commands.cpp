@@ -20,6 +20,7 @@ void add_commands(CLI::App& app) {
   add_train(app);
 #endif
   add_tokenizer(app);
+  add_trace(app);
 }
 
 }  // namespace sinew::cli

@@ -21,6 +21,7 @@ void add_plot(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_schedule(CLI::App& app);
 void add_tokenizer(CLI::App& app);
+void add_trace(CLI::App& app);
 void add_train(CLI::App& app);  // torch/
 
 }  // namespace sinew::cli

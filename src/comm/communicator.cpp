@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "base/error.hpp"
+#include "base/spans.hpp"
 #include "comm/traffic_formulas.hpp"
 #include "config/layout.hpp"
 #include "ops/tensor.hpp"
@@ -19,9 +20,15 @@ constexpr int kUserTag = 1 << (kTagBits - 1);
 // Messages under way and what to do when all are there.
 class Collective : public Work {
  public:
-  Collective(std::string what, std::vector<WorkPtr> messages, std::function<void()> finish = {})
-      : what_(std::move(what)), messages_(std::move(messages)), finish_(std::move(finish)) {}
+  Collective(const char* operation, std::string what, std::vector<WorkPtr> messages,
+             std::function<void()> finish = {})
+      : operation_(operation),
+        what_(std::move(what)),
+        messages_(std::move(messages)),
+        finish_(std::move(finish)) {}
   void wait() override {
+    if (messages_.empty() && !finish_) return;
+    const Span span(SpanKind::communication, operation_);
     const auto messages = std::move(messages_);
     messages_.clear();
     const auto finish = std::move(finish_);
@@ -35,6 +42,7 @@ class Collective : public Work {
   }
 
  private:
+  const char* operation_;
   std::string what_;
   std::vector<WorkPtr> messages_;
   std::function<void()> finish_;
@@ -109,7 +117,7 @@ WorkPtr Communicator::exchange(const char* operation, const std::vector<at::Tens
   }
   endpoint_->end_batch();
   count(operation, traffic);
-  return std::make_shared<Collective>(what(operation), std::move(messages), std::move(finish));
+  return std::make_shared<Collective>(operation, what(operation), std::move(messages), std::move(finish));
 }
 
 WorkPtr Communicator::all_to_all_async(const at::Tensor& out, const at::Tensor& in,
@@ -166,7 +174,7 @@ WorkPtr Communicator::all_reduce_async(const at::Tensor& x, Reduction reduction)
   const auto n = whole.numel(), members = static_cast<std::int64_t>(size());
   if (members == 1 || n == 0) {
     count("all_reduce", {.calls = 1});
-    return std::make_shared<Collective>("", std::vector<WorkPtr>{});
+    return std::make_shared<Collective>("all_reduce", "", std::vector<WorkPtr>{});
   }
   if (n <= kSmallReduction) {  // everything to everybody
     std::vector<at::Tensor> leaving(ranks_.size(), whole), arriving;
@@ -207,14 +215,14 @@ WorkPtr Communicator::send_async(const at::Tensor& x, int to, int tag) {
   std::vector<WorkPtr> messages;
   if (x.numel() > 0) messages.push_back(post_send(x, to, (id_ << kTagBits) | kUserTag | tag, traffic));
   count("send", traffic);
-  return std::make_shared<Collective>(what("send"), std::move(messages));
+  return std::make_shared<Collective>("send", what("send"), std::move(messages));
 }
 
 WorkPtr Communicator::receive_async(const at::Tensor& x, int from, int tag) {
   ensure(tag >= 0 && tag < (1 << 20) && from != rank_, "receive: tag {} from {}", tag, from);
   std::vector<WorkPtr> messages;
   if (x.numel() > 0) messages.push_back(post_receive(x, from, (id_ << kTagBits) | kUserTag | tag));
-  return std::make_shared<Collective>(what("receive"), std::move(messages));
+  return std::make_shared<Collective>("receive", what("receive"), std::move(messages));
 }
 
 WorkPtr Communicator::broadcast_async(const at::Tensor& x, int root) {

@@ -19,7 +19,7 @@ TEST(Spans, EverySecondIsCountedOnceInTheInnermostSpan) {
     const Span step(SpanKind::compute, "step");
     {
       const Span wait(SpanKind::communication, "gather", 3);
-      const Span inner(SpanKind::bubble, "inner");
+      const Span inner(SpanKind::data, "inner");
     }
     const Span later(SpanKind::optimizer, "update");
   }
@@ -33,10 +33,21 @@ TEST(Spans, EverySecondIsCountedOnceInTheInnermostSpan) {
   };
   const auto totals = log.take_totals();
   EXPECT_NEAR(totals.of(SpanKind::communication), length(1) - length(0), 1e-12);
-  EXPECT_NEAR(totals.of(SpanKind::bubble), length(0), 1e-12);
+  EXPECT_NEAR(totals.of(SpanKind::data), length(0), 1e-12);
   EXPECT_NEAR(totals.of(SpanKind::compute), length(3) - length(1) - length(2), 1e-12);
   EXPECT_NEAR(sum(totals), length(3), 1e-12);
   EXPECT_EQ(sum(log.take_totals()), 0);
+}
+
+TEST(Spans, WaitingForANeighbourIsBubbleWhateverItWaitsIn) {
+  SpanLog log;
+  {
+    const Span bubble(SpanKind::bubble, "wait");
+    const Span message(SpanKind::communication, "receive");
+  }
+  const auto totals = log.take_totals();
+  EXPECT_EQ(totals.of(SpanKind::communication), 0);
+  EXPECT_GT(totals.of(SpanKind::bubble), 0);
 }
 
 TEST(Spans, BelongToTheThreadThatOpensThem) {
