@@ -79,6 +79,7 @@ struct RunConfig {
   struct Log {
     std::int64_t every = 10;
     bool tensorboard = true;
+    std::int64_t trace_steps = 8;
   } log;
 
   Layout layout;

@@ -132,6 +132,9 @@ std::vector<Setting> make_settings() {
 
       {"log", "every", AT(log, every), "steps between lines of progress and metrics", 1, kMany},
       {"log", "tensorboard", AT(log, tensorboard), "write TensorBoard event files too"},
+      {"log", "trace_steps", AT(log, trace_steps),
+       "steps, from the start or resumption, of which RUN/trace keeps what each rank did (sinew trace)", 0,
+       1e6},
 
       {"layout", "data", AT(layout, data),
        "replicas of everything, each with its own rows; 0: what is left of the processes", 0, 1 << 24},
