@@ -11,6 +11,7 @@
 #include "base/error.hpp"
 #include "base/spans.hpp"
 #include "ops/weight_work.hpp"
+#include "schedule/progress.hpp"
 
 namespace sinew {
 namespace {
@@ -32,8 +33,10 @@ class Run {
   }
 
   PipelineStatistics train() {
+    known_ = known_progress(schedule_, rank_);
     const auto& actions = schedule_.actions[static_cast<std::size_t>(rank_)];
     for (std::size_t i = 0; i < actions.size(); ++i) {
+      now_ = i;
       expect(actions, i);
       const Action& action = actions[i];
       switch (action.pass) {
@@ -60,6 +63,7 @@ class Run {
 
   void evaluate() {
     const at::NoGradGuard no_grad;
+    evaluating_ = true;
     const auto& all = schedule_.actions[static_cast<std::size_t>(rank_)];
     std::vector<Action> actions;
     for (const Action& action : all)
@@ -147,16 +151,27 @@ class Run {
     for (const auto& work : found->second.work) work->wait();
     auto flow = std::move(found->second.tensors);
     coming_.erase(found);
-    // A gradient that came back says that the activations it is of had arrived.
-    if (!from.forward) release({{from.stage, action.micro_batch}, true});
+    if (!evaluating_) release();
     return flow;
   }
 
-  void release(const std::pair<Key, bool>& message) {
-    const auto found = sent_.find(message);
-    if (found == sent_.end()) return;
-    for (const auto& work : found->second) work->wait();
-    sent_.erase(found);
+  // Forgets what was sent and has certainly arrived by the action that is under way.
+  void release() {
+    std::erase_if(sent_, [this](const Sent& sent) {
+      if (known_[now_][static_cast<std::size_t>(sent.to)] <= sent.taken_at) return false;
+      for (const auto& work : sent.work) work->wait();
+      return true;
+    });
+  }
+
+  // The place of the action of rank `to` that takes the message.
+  int taken_at(int to, const Key& key, bool forward) const {
+    const auto& list = schedule_.actions[static_cast<std::size_t>(to)];
+    const auto found = std::find_if(list.begin(), list.end(), [&](const Action& a) {
+      return a.micro_batch == key.second && schedule_.stage_of(to, a.chunk) == key.first &&
+             a.pass != Pass::backward_weight && (a.pass == Pass::forward) == forward;
+    });
+    return static_cast<int>(found - list.begin());
   }
 
   // To the stage after (activations) or before (gradients).
@@ -168,10 +183,11 @@ class Run {
       handed_[{{to, action.micro_batch}, forward}] = std::move(flow);
       return;
     }
-    auto& sending = sent_[{{to, action.micro_batch}, forward}];
+    Sent sent{rank, evaluating_ ? 0 : taken_at(rank, {to, action.micro_batch}, forward), {}};
     for (std::size_t i = 0; i < flow.size(); ++i)
-      sending.push_back(pipeline_->send_async(flow[i].contiguous(), rank,
-                                              tag(forward ? to : own, action.micro_batch, forward, i)));
+      sent.work.push_back(pipeline_->send_async(flow[i].contiguous(), rank,
+                                                tag(forward ? to : own, action.micro_batch, forward, i)));
+    sent_.push_back(std::move(sent));
   }
 
   void forward(const Action& action) {
@@ -235,7 +251,9 @@ class Run {
 
   void flush() {
     const Span span(SpanKind::communication, "last sends");
-    while (!sent_.empty()) release(sent_.begin()->first);
+    for (const auto& sent : sent_)
+      for (const auto& work : sent.work) work->wait();
+    sent_.clear();
   }
 
   const Schedule& schedule_;
@@ -246,7 +264,15 @@ class Run {
   std::map<Key, State> states_;
   std::map<std::pair<Key, bool>, StageFlow> handed_;  // to another stage of this rank; true: activations
   std::map<std::pair<Key, bool>, Parcel> coming_;
-  std::map<std::pair<Key, bool>, std::vector<WorkPtr>> sent_;  // to a stage of another rank
+  // To another rank, whose action `taken_at` takes it.
+  struct Sent {
+    int to, taken_at;
+    std::vector<WorkPtr> work;
+  };
+  std::vector<Sent> sent_;
+  std::vector<std::vector<int>> known_;  // known_progress()
+  std::size_t now_ = 0;                  // the action under way
+  bool evaluating_ = false;
   PipelineStatistics statistics_;
 };
 

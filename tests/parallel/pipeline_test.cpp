@@ -154,6 +154,83 @@ TEST(Pipeline, BubblesAreInTheOrderOfTheory) {
   EXPECT_LT(dualpipe, interleaved);
 }
 
+// Bytes of tensors that are alive, of one rank.
+struct Bytes {
+  std::int64_t now = 0, most = 0;
+  Tensor make(std::int64_t count) {
+    auto* const data = new double[static_cast<std::size_t>(count)]();
+    now += count * 8;
+    most = std::max(most, now);
+    return at::from_blob(
+        data, {count},
+        [this, count, data](void*) {
+          delete[] data;
+          now -= count * 8;
+        },
+        at::kDouble);
+  }
+};
+struct BytesHolder : torch::CustomClassHolder {
+  Bytes* bytes = nullptr;
+};
+
+// Keeps `kWhole` elements from the forward pass to the gradient of the input, and half of them to that of the
+// weights.
+struct Keep : torch::autograd::Function<Keep> {
+  static constexpr std::int64_t kWhole = 1 << 14;
+  static Tensor forward(AutogradContext* ctx, const Tensor& x,
+                        const c10::intrusive_ptr<BytesHolder>& holder) {
+    ctx->save_for_backward({holder->bytes->make(kWhole / 2), holder->bytes->make(kWhole / 2)});
+    return x + 1;
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    if (auto* later = WeightWork::current()) later->add([kept = ctx->get_saved_variables()[0]] {});
+    return {grads[0], Tensor()};
+  }
+};
+
+class KeepingStage : public StageModule {
+ public:
+  KeepingStage(Bytes& bytes, const Schedule& schedule, int rank)
+      : bytes_(bytes), schedule_(schedule), rank_(rank) {}
+  // Messages are counted too: small against what a stage keeps.
+  StageFlow empty_flow(int) const override { return {bytes_.make(kMessage)}; }
+  StageResult forward(int chunk, int, const StageFlow& in) override {
+    auto holder = c10::make_intrusive<BytesHolder>();
+    holder->bytes = &bytes_;
+    const auto x = in.empty() ? at::zeros({kMessage}, at::kDouble).requires_grad_() : in[0];
+    const auto y = Keep::apply(x, holder);
+    if (schedule_.stage_of(rank_, chunk) + 1 < schedule_.stages()) return {{y}, {}};
+    return {{}, y.sum()};
+  }
+  static constexpr std::int64_t kMessage = 64;
+
+ private:
+  Bytes& bytes_;
+  const Schedule& schedule_;
+  int rank_;
+};
+
+TEST(Pipeline, MemoryIsThatOfTheFormula) {
+  for (const auto kind : schedule_kinds()) {
+    const auto schedule = make_schedule(kind, 4, 12, 2);
+    const double whole = Keep::kWhole * 8;
+    const auto formula = peak_activations(
+        schedule,
+        {{.forward = 1, .backward_input = 1, .backward_weight = 1, .activation = whole, .kept = whole / 2}});
+    std::vector<Bytes> bytes(4);
+    test::on_ranks(4, [&](const GroupPtr& group) {
+      KeepingStage stage(bytes[static_cast<std::size_t>(group->rank())], schedule, group->rank());
+      run_pipeline(schedule, group, stage);
+    });
+    for (std::size_t r = 0; r < 4; ++r) {
+      EXPECT_GE(static_cast<double>(bytes[r].most), formula[r]) << schedule_name(kind) << " rank " << r;
+      EXPECT_LE(static_cast<double>(bytes[r].most), 1.1 * formula[r]) << schedule_name(kind) << " rank " << r;
+      EXPECT_EQ(bytes[r].now, 0);
+    }
+  }
+}
+
 TEST(Pipeline, AFailureOnOneRankIsHeardOnAll) {
   const auto schedule = make_schedule(ScheduleKind::one_f_one_b, 2, 4);
   class Broken : public StageModule {
