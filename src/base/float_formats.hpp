@@ -52,6 +52,22 @@ inline float float8_e4m3_to_float(std::uint8_t value) {
   return std::bit_cast<float>(sign | bits);
 }
 
+// Above 448 saturates; NaN stays NaN.
+inline std::uint8_t float_to_float8_e4m3(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const auto sign = static_cast<std::uint8_t>((bits >> 24) & 0x80);
+  std::uint32_t magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return static_cast<std::uint8_t>(sign | 0x7f);
+  if (magnitude >= 0x43e00000) return static_cast<std::uint8_t>(sign | 0x7e);  // 448 and more
+  if (magnitude < 0x3c800000) {  // under 2^-6: steps of 2^-9; adding 2^14 leaves them, rounded, at the end
+    const float shifted = std::bit_cast<float>(magnitude) + 0x1p14F;
+    return static_cast<std::uint8_t>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x46800000));
+  }
+  magnitude += 0x7ffff + ((magnitude >> 20) & 1);
+  const std::uint32_t code = (magnitude - 0x3c000000) >> 20;
+  return static_cast<std::uint8_t>(sign | (code > 0x7e ? 0x7e : code));
+}
+
 // The upper byte of a half.
 inline float float8_e5m2_to_float(std::uint8_t value) {
   return half_to_float(static_cast<std::uint16_t>(value << 8));

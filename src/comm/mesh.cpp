@@ -13,7 +13,7 @@ constexpr std::array<const char*, 5> kNames{"pipeline", "data", "shard", "contex
 
 // Ids of groups, the same on every rank; those of sets of axes are the sets as bits, below 32.
 constexpr int kExpertId = 32, kExpertReplicasId = 33, kExpertShardId = 34, kExpertDataId = 35,
-              kExpertInNodeId = 36, kExpertAcrossId = 37;
+              kExpertInNodeId = 36, kExpertAcrossId = 37, kEmbeddingId = 38;
 
 }  // namespace
 
@@ -112,6 +112,10 @@ std::shared_ptr<Communicator> Mesh::expert_data() {
   std::vector<int> numbers;
   for (int i = replica % shard; i < replicas; i += shard) numbers.push_back(i * size + stage_number() % size);
   return make(of_stage(numbers), "expert_data", kExpertDataId);
+}
+
+std::shared_ptr<Communicator> Mesh::embedding(const std::vector<int>& ranks) {
+  return make(ranks, "embedding", kEmbeddingId);
 }
 
 std::shared_ptr<Communicator> Mesh::expert_in_node() {

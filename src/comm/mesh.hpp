@@ -55,6 +55,8 @@ class Mesh {
   std::shared_ptr<Communicator> expert_replicas();
   std::shared_ptr<Communicator> expert_shard();
   std::shared_ptr<Communicator> expert_data();
+  // World ranks that hold the embedding in different stages of the pipeline, this one among them.
+  std::shared_ptr<Communicator> embedding(const std::vector<int>& ranks);
   // The expert group's ranks on this node, and those with this one's place on each node: the two hops of
   std::shared_ptr<Communicator> expert_in_node();
   std::shared_ptr<Communicator> expert_across_nodes();

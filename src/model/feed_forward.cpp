@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "base/error.hpp"
+#include "model/expert_parallel.hpp"
 #include "ops/checkpoint.hpp"
 #include "ops/fused.hpp"
 #include "ops/gate.hpp"
@@ -59,12 +60,16 @@ class MixtureOfExperts : public FeedForward {
  public:
   MixtureOfExperts(const ModelConfig& config, const ParameterStore& parameters, std::int64_t layer,
                    const std::string& prefix)
-      : layer_(layer), options_(gate_options(config)), n_experts_(config.moe.n_routed_experts) {
+      : layer_(layer),
+        options_(gate_options(config)),
+        n_experts_(config.moe.n_routed_experts),
+        partition_(parameters.partition()) {
     const auto names = moe_names(config);
     const auto module = prefix + std::string(names.module) + ".";
     gate_ = parameters.get(module + "gate.weight");
     correction_bias_ = parameters.find(module + "gate.e_score_correction_bias");
-    for (std::int64_t e = 0; e < n_experts_; ++e) {
+    const auto held = n_experts_ / size_of(partition_.expert), first = held * rank_of(partition_.expert);
+    for (std::int64_t e = first; e < first + held; ++e) {
       const auto expert = fmt::format("{}experts.{}.", module, e);
       experts_.gate.push_back(parameters.get(fmt::format("{}{}.weight", expert, names.gate)));
       experts_.up.push_back(parameters.get(fmt::format("{}{}.weight", expert, names.up)));
@@ -85,8 +90,15 @@ class MixtureOfExperts : public FeedForward {
     if (context.training && context.balance.capacity_factor > 0) {
       kept = within_capacity(routing.experts, routing.weights.detach(), rows, n_experts_, context.balance);
     }
-    const auto where = dispatch(routing.experts, kept, n_experts_);
     report(stats, logits, routing, rows, context);
+    if (size_of(partition_.expert) > 1) {
+      if (kept.defined()) stats.dropped = kept.logical_not().sum().item<std::int64_t>();
+      const auto beside = [&] { return shared_ ? (*shared_)(flat, context) : Tensor(); };
+      return experts_elsewhere(flat, routing.weights, routing.experts, kept, n_experts_, experts_, partition_,
+                               beside)
+          .view(x.sizes());
+    }
+    const auto where = dispatch(routing.experts, kept, n_experts_);
     stats.dropped = routing.experts.numel() - where.offsets.back();
     const auto shared = shared_ ? (*shared_)(flat, context) : Tensor();
     return moe_experts(flat, routing.weights, where, experts_, shared).view(x.sizes());
@@ -122,6 +134,7 @@ class MixtureOfExperts : public FeedForward {
   std::int64_t layer_;
   GateOptions options_;
   std::int64_t n_experts_;
+  Partition partition_;
   Tensor gate_, correction_bias_;
   ExpertWeights experts_;
   std::optional<SwigluNetwork> shared_;

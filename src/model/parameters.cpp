@@ -47,8 +47,10 @@ void fill_normal(const at::Tensor& tensor, const PartSpec& part, const Random& r
 }  // namespace
 
 ParameterStore::ParameterStore(const ModelConfig& config, at::ScalarType dtype, at::Device device,
-                               const Partition& partition) {
+                               const Partition& partition)
+    : partition_(partition) {
   auto parts = part_specs(config, partition);
+  if (partition.hooks != nullptr) return arrange_by_hooks(std::move(parts), dtype, device);
   std::map<std::string, std::int64_t> family_sizes;
   for (const auto& part : parts) {
     if (const auto family = expert_family(part.whole.name)) ++family_sizes[*family];
@@ -81,6 +83,18 @@ const at::Tensor& ParameterStore::get(std::string_view name) const {
   return list_[found->second].tensor;
 }
 
+void ParameterStore::arrange_by_hooks(std::vector<PartSpec> parts, at::ScalarType dtype, at::Device device) {
+  auto tensors = partition_.hooks->allocate(parts, dtype, device);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    tensors[i].requires_grad_(!parts[i].whole.buffer);
+    index_[parts[i].whole.name] = list_.size();
+    const auto& whole = parts[i].whole;
+    list_.push_back(
+        {.name = whole.name, .tensor = tensors[i], .buffer = whole.buffer, .part = std::move(parts[i])});
+  }
+  partition_.hooks->adopt(tensors);
+}
+
 std::size_t ParameterStore::unit(std::string_view prefix) const {
   const auto found = index_.lower_bound(prefix);
   ensure(found != index_.end() && found->first.starts_with(prefix), "no parameters {}", prefix);
@@ -94,7 +108,9 @@ at::Tensor ParameterStore::find(std::string_view name) const {
 
 void initialize(const ParameterStore& parameters, const ModelConfig& config, std::uint64_t seed) {
   const at::NoGradGuard no_grad;
+  UnitWriter writer(parameters);
   for (const auto& p : parameters.list()) {
+    writer.move_to(p.part.unit);
     if (p.tensor.dim() >= 2) {
       fill_normal(p.tensor, p.part, Random(seed, p.name), static_cast<float>(config.initializer_range));
     } else {

@@ -26,12 +26,35 @@ struct Chunk {
   bool mtp = false;                             // ends with the MTP layers too (needs the embedding)
 };
 
+// How a tensor lies over the processes of a pipeline stage.
+enum class Spread {
+  whole,   // the same on all
+  tensor,  // cut over the tensor group
+  expert,  // an expert's: on one member of the expert group
+};
+
+// The part of one tensor that a process holds: the box [offset, offset + shape) of `whole`.
+struct PartSpec {
+  TensorSpec whole;
+  std::vector<std::int64_t> offset, shape;
+  Spread spread = Spread::whole;
+  std::size_t unit = 0;  // numbered in the order of part_specs()
+};
+
 // A unit is what is gathered and freed as one: the embedding, a layer (MTP layers too), the final norm with
 // the head. Its autograd graph lies between enter() and leave(); the hooks are called in the forward pass
 // and, by what they put into the graph, in the backward pass.
 class UnitHooks {
  public:
   virtual ~UnitHooks() = default;
+  // Memory for the parts of a model, in their order, and its pieces.
+  virtual std::vector<at::Tensor> allocate(const std::vector<PartSpec>& parts, at::ScalarType dtype,
+                                           at::Device device) = 0;
+  // Told of the leaves that view it, once they are made.
+  virtual void adopt(const std::vector<at::Tensor>& leaves) = 0;
+  // Around writing a unit's weights from outside: between them all of the unit is there.
+  virtual void begin_writing(std::size_t unit) = 0;
+  virtual void end_writing(std::size_t unit) = 0;
   // Before a unit's forward pass: its weights are there when it returns. `x` is what flows into the unit;
   // what is returned must be used in its place. When the gradient comes back through it, all of the unit's
   // weights have theirs.
@@ -54,21 +77,6 @@ struct Partition {
 };
 
 std::vector<Chunk> chunks_of(const Partition& partition, const ModelConfig& config);
-
-// How a tensor lies over the processes of a pipeline stage.
-enum class Spread {
-  whole,   // the same on all
-  tensor,  // cut over the tensor group
-  expert,  // an expert's: on one member of the expert group
-};
-
-// The part of one tensor that a process holds: the box [offset, offset + shape) of `whole`.
-struct PartSpec {
-  TensorSpec whole;
-  std::vector<std::int64_t> offset, shape;
-  Spread spread = Spread::whole;
-  std::size_t unit = 0;  // numbered in the order of the list below
-};
 
 // The tensors a process holds, in tensor_specs() order, grouped by unit: [embedding], layers, [final norm and
 // head], [MTP layers]; those of absent parts left out.
