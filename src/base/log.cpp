@@ -1,5 +1,6 @@
 #include "base/log.hpp"
 
+#include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -32,6 +33,13 @@ spdlog::level::level_enum to_spdlog(Level level) {
 }  // namespace
 
 void set_level(Level level) { logger().set_level(to_spdlog(level)); }
+
+void also_to(const std::string& path) {
+  const auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path, true);
+  sink->set_pattern("%Y-%m-%d %H:%M:%S %l: %v");
+  logger().sinks().push_back(sink);
+  logger().flush_on(spdlog::level::debug);
+}
 
 void write(Level level, std::string_view message) { logger().log(to_spdlog(level), "{}", message); }
 

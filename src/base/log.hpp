@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -11,6 +12,8 @@ namespace sinew::log {
 
 enum class Level { debug, info, warn, error };
 void set_level(Level level);
+// From now on what is said goes to `path` as well, which is written anew.
+void also_to(const std::string& path);
 void write(Level level, std::string_view message);
 
 template <class... Args>

@@ -36,6 +36,7 @@ class Endpoint {
   int rank() const { return options_.rank; }
   int size() const { return options_.size; }
   int node_of(int rank) const { return options_.ranks_per_node == 0 ? 0 : rank / options_.ranks_per_node; }
+  void set_ranks_per_node(int count) { options_.ranks_per_node = count; }
   TrafficCounters& traffic() { return traffic_; }
 
   // Any tensor that is contiguous. Messages of one pair and tag keep their order. Both return at once.

@@ -8,7 +8,9 @@
 
 namespace sinew {
 Block::Block(const ModelConfig& config, const ParameterStore& parameters, std::int64_t layer)
-    : eps_(config.rms_norm_eps), moe_(config.ffn_kind(layer) == FfnKind::moe) {
+    : eps_(config.rms_norm_eps),
+      moe_(config.ffn_kind(layer) == FfnKind::moe),
+      unit_(parameters.unit(fmt::format("model.layers.{}.", layer))) {
   const auto prefix = fmt::format("model.layers.{}.", layer);
   input_norm_ = parameters.get(prefix + "input_layernorm.weight");
   post_norm_ = parameters.get(prefix + "post_attention_layernorm.weight");

@@ -19,6 +19,7 @@ class Block {
   // x [B, T, H] -> [B, T, H]; adds to `stats` if this is a mixture of experts.
   at::Tensor forward(const at::Tensor& x, const ForwardContext& context,
                      std::vector<RouterStats>& stats) const;
+  std::size_t unit() const { return unit_; }  // of its parameters (model/partition.hpp)
 
  private:
   at::Tensor plain(const at::Tensor& x, const ForwardContext& context, RouterStats& stats) const;
@@ -26,6 +27,7 @@ class Block {
 
   double eps_;
   bool moe_;
+  std::size_t unit_;
   at::Tensor input_norm_, post_norm_;
   std::unique_ptr<SelfAttention> attention_;
   std::unique_ptr<FeedForward> feed_forward_;

@@ -51,6 +51,15 @@ struct LanguageModel::Impl {
     }
   }
 
+  // Tells whoever gathers and frees the weights of units (model/partition.hpp).
+  Tensor enter(std::size_t unit, const Tensor& x) const {
+    return partition.hooks == nullptr ? x : partition.hooks->enter(unit, x);
+  }
+  Tensor leave(std::size_t unit, const Tensor& y) const {
+    return partition.hooks == nullptr ? y : partition.hooks->leave(unit, y);
+  }
+  std::size_t head_unit() const { return parameters.unit("model.norm."); }
+
   bool whole() const {
     return chunks.size() == 1 && chunks[0].embedding && chunks[0].head && size_of(partition.row) == 1;
   }
@@ -104,16 +113,23 @@ struct LanguageModel::Impl {
   }
 
   Tensor embedded(const Tensor& tokens, const RowCut& cut) const {
-    return vocabulary_embed(embedding_weight, vocabulary_first, cut.of_context(tokens), partition.tensor);
+    const auto unit = parameters.unit("model.embed_tokens.");
+    const auto ids = enter(unit, cut.of_context(tokens));
+    return leave(unit, vocabulary_embed(embedding_weight, vocabulary_first, ids, partition.tensor));
+  }
+
+  Tensor through(const Block& block, const Tensor& x, const ForwardContext& context,
+                 std::vector<RouterStats>& stats) const {
+    return leave(block.unit(), block.forward(enter(block.unit(), x), context, stats));
   }
 
   Tensor normed(const Tensor& x) const { return rms_norm(x, final_norm, config.rms_norm_eps); }
 
-  // tokens [B, T] -> the final norm's output [B, T, H], of a whole network.
+  // tokens [B, T] -> the final norm's output [B, T, H], of a whole network; the head's unit stays entered.
   Tensor hidden(const Tensor& tokens, const ForwardContext& context, std::vector<RouterStats>& stats) const {
     auto x = embedded(tokens, context.cut);
-    for (const auto& block : blocks[0]) x = block.forward(x, context, stats);
-    x = normed(x);
+    for (const auto& block : blocks[0]) x = through(block, x, context, stats);
+    x = normed(enter(head_unit(), x));
     if (context.trace != nullptr) context.trace->hidden_states.push_back(x.detach());
     return x;
   }
@@ -139,6 +155,16 @@ struct LanguageModel::Impl {
     return sum.defined() ? sum / static_cast<double>(mtp.size()) : sum;
   }
 
+  // The layer of one depth; returns what the head takes.
+  Tensor mtp_through(std::size_t d, const Tensor& hidden, const Tensor& next, const ForwardContext& context,
+                     std::vector<RouterStats>& stats, Tensor& output) const {
+    const auto unit = mtp[d].unit();
+    const auto y = mtp[d].forward(enter(unit, hidden), next, context, stats);
+    const auto input = mtp[d].head_input(y);
+    output = leave(unit, y);
+    return leave(unit, input);
+  }
+
   // The loss of one depth over the `length` tokens that have a token `shift` later; `hidden` becomes its
   // output.
   Tensor mtp_depth(std::size_t d, std::int64_t shift, std::int64_t length, Tensor& hidden,
@@ -150,8 +176,8 @@ struct LanguageModel::Impl {
     const auto later = mtp_targets(shift, length, targets, main.documents);
     if (main.documents.defined()) context.documents = main.documents.narrow(1, 0, length);
     const auto next = embedded(tokens.narrow(1, shift, length), main.cut);
-    hidden = mtp[d].forward(hidden.narrow(1, 0, length), next, context, stats);
-    return loss_sum(mtp[d].head_input(hidden), later, main.cut);
+    const auto input = mtp_through(d, hidden.narrow(1, 0, length), next, context, stats, hidden);
+    return loss_sum(input, later, main.cut);
   }
 
   // The same where rows are cut: they keep their length, and the last `shift` tokens stand for nothing.
@@ -166,9 +192,8 @@ struct LanguageModel::Impl {
       return at::constant_pad_nd(x, {0, shift}, with);
     };
     const auto next = embedded(filled(tokens.narrow(1, shift, length), 0), main.cut);
-    hidden = mtp[d].forward(hidden, next, context, stats);
-    return loss_sum(mtp[d].head_input(hidden),
-                    filled(mtp_targets(shift, length, targets, main.documents), -100), main.cut);
+    const auto input = mtp_through(d, hidden, next, context, stats, hidden);
+    return loss_sum(input, filled(mtp_targets(shift, length, targets, main.documents), -100), main.cut);
   }
 
   static Tensor mtp_targets(std::int64_t shift, std::int64_t length, const Tensor& targets,
@@ -205,16 +230,19 @@ struct LanguageModel::Impl {
   // The end of the network: cross-entropy and multi-token prediction.
   void head_losses(const Tensor& x, const StageInput& in, const ForwardContext& context,
                    std::vector<RouterStats>& stats, LossOutput& out) const {
-    const auto hidden = normed(x);
+    const auto hidden = normed(enter(head_unit(), x));
     const auto count = (in.targets != -100).sum().clamp_min(1);
     const auto cross_entropy = loss_sum(hidden, in.targets, context.cut) / count;
     out.cross_entropy = cross_entropy.detach();
     out.total = cross_entropy * in.scale;
-    if (context.balance.mtp_weight == 0 || mtp.empty()) return;
-    const auto sum = mtp_sum(hidden, in.tokens, in.targets, context, stats);
-    if (!sum.defined()) return;
-    out.mtp = (sum / count).detach();
-    out.total = out.total + sum / count * (context.balance.mtp_weight * in.scale);
+    if (context.balance.mtp_weight > 0 && !mtp.empty()) {
+      const auto sum = mtp_sum(hidden, in.tokens, in.targets, context, stats);
+      if (sum.defined()) {
+        out.mtp = (sum / count).detach();
+        out.total = out.total + sum / count * (context.balance.mtp_weight * in.scale);
+      }
+    }
+    out.total = leave(head_unit(), out.total);
   }
 
   StageOutput stage(std::size_t number, const StageInput& in) {
@@ -228,7 +256,7 @@ struct LanguageModel::Impl {
 
     std::vector<RouterStats> stats;
     auto x = chunk.embedding ? embedded(in.tokens, context.cut) : in.flow.at(0);
-    for (const auto& block : blocks[number]) x = block.forward(x, context, stats);
+    for (const auto& block : blocks[number]) x = through(block, x, context, stats);
     StageOutput out;
     LossOutput& loss = out.loss;
     if (chunk.head) head_losses(x, in, context, stats, loss);
@@ -293,7 +321,7 @@ Tensor LanguageModel::logits(const Tensor& tokens, const Tensor& documents, KvCa
   std::vector<RouterStats> stats;
   const auto hidden = impl_->hidden(tokens, context, stats);
   if (cache != nullptr) cache->advance(tokens.size(1));
-  return widen(project(hidden, impl_->head));
+  return impl_->leave(impl_->head_unit(), widen(project(hidden, impl_->head)));
 }
 
 LossOutput LanguageModel::loss(const Tensor& tokens, const Tensor& targets, const Tensor& documents,

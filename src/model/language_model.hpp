@@ -126,7 +126,7 @@ class LanguageModel {
 // model's dtype. Load checks every name and shape against tensor_specs(). MTP layers absent from the
 // files are left out with a warning by `load_model`.
 std::unique_ptr<LanguageModel> load_model(const std::filesystem::path& directory, at::ScalarType dtype,
-                                          at::Device device);
+                                          at::Device device, const Partition& partition = {});
 void save_model(const LanguageModel& model, const std::filesystem::path& directory,
                 std::uint64_t max_shard_bytes = std::uint64_t{5} << 30);
 

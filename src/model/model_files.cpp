@@ -2,11 +2,13 @@
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.hpp"
 #include "base/files.hpp"
 #include "base/log.hpp"
 #include "model/language_model.hpp"
+#include "model/parameters.hpp"
 #include "ops/tensor.hpp"
 #include "storage/safetensors.hpp"
 
@@ -53,17 +55,16 @@ bool known_extra(const std::string& name, const ModelConfig& config) {
 
 void check_tensors(const ModelWeights& weights, const LanguageModel& model, const std::string& origin) {
   std::vector<std::string> missing, unexpected;
-  std::map<std::string_view, const Parameter*> wanted;
-  for (const auto& parameter : model.parameters()) {
-    wanted.emplace(parameter.name, &parameter);
-    const auto* found = weights.find(parameter.name);
+  std::set<std::string, std::less<>> wanted;
+  for (const auto& spec : tensor_specs(model.config())) {  // the whole, whatever part `model` is
+    wanted.insert(spec.name);
+    const auto* found = weights.find(spec.name);
     if (found == nullptr) {
-      missing.push_back(parameter.name);
+      missing.push_back(spec.name);
       continue;
     }
-    require(found->shape == parameter.tensor.sizes().vec(),
-            "{}: tensor '{}' has shape {}, config.json asks for {}", origin, parameter.name,
-            shape_text(found->shape), shape_text(parameter.tensor.sizes().vec()));
+    require(found->shape == spec.shape, "{}: tensor '{}' has shape {}, config.json asks for {}", origin,
+            spec.name, shape_text(found->shape), shape_text(spec.shape));
   }
   std::int64_t later_layers = 0;
   for (const auto& tensor : weights.tensors()) {
@@ -228,8 +229,8 @@ void write_generation_config(const ModelConfig& config, const fs::path& director
 
 }  // namespace
 
-std::unique_ptr<LanguageModel> load_model(const fs::path& directory, at::ScalarType dtype,
-                                          at::Device device) {
+std::unique_ptr<LanguageModel> load_model(const fs::path& directory, at::ScalarType dtype, at::Device device,
+                                          const Partition& partition) {
   require(fs::is_directory(directory), "{}: no such model directory", directory.string());
   auto config = load_model_config(directory);
   const ModelWeights weights(directory);
@@ -239,11 +240,21 @@ std::unique_ptr<LanguageModel> load_model(const fs::path& directory, at::ScalarT
               directory.string(), config.num_nextn_predict_layers - mtp, config.num_nextn_predict_layers);
     config.num_nextn_predict_layers = mtp;
   }
-  auto model = std::make_unique<LanguageModel>(config, dtype, device);
+  auto model = std::make_unique<LanguageModel>(config, dtype, device, partition);
   check_tensors(weights, *model, directory.string());
   const at::NoGradGuard no_grad;
+  UnitWriter writer(partition);
   for (const auto& parameter : model->parameters()) {
-    read_tensor(weights, *weights.find(parameter.name), parameter.tensor, directory.string());
+    const auto& part = parameter.part;
+    writer.move_to(part.unit);
+    const bool whole = part.shape == part.whole.shape;
+    const auto target = whole ? parameter.tensor : at::empty(part.whole.shape, parameter.tensor.options());
+    read_tensor(weights, *weights.find(parameter.name), target, directory.string());
+    if (whole) continue;
+    auto box = target;
+    for (std::size_t d = 0; d < part.shape.size(); ++d)
+      box = box.narrow(static_cast<std::int64_t>(d), part.offset[d], part.shape[d]);
+    parameter.tensor.copy_(box);
   }
   return model;
 }

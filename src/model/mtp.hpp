@@ -19,6 +19,7 @@ class MtpLayer {
                      std::vector<RouterStats>& stats) const;
   // What the shared head takes: shared_head.norm of the layer's output.
   at::Tensor head_input(const at::Tensor& output) const;
+  std::size_t unit() const { return block_.unit(); }
 
  private:
   double eps_;

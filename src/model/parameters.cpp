@@ -50,7 +50,10 @@ ParameterStore::ParameterStore(const ModelConfig& config, at::ScalarType dtype, 
                                const Partition& partition)
     : partition_(partition) {
   auto parts = part_specs(config, partition);
-  if (partition.hooks != nullptr) return arrange_by_hooks(std::move(parts), dtype, device);
+  if (partition.hooks != nullptr) {
+    arrange_by_hooks(std::move(parts), dtype, device);
+    return;
+  }
   std::map<std::string, std::int64_t> family_sizes;
   for (const auto& part : parts) {
     if (const auto family = expert_family(part.whole.name)) ++family_sizes[*family];

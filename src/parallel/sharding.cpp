@@ -28,8 +28,8 @@ struct Sharding::Flat {
   std::vector<std::shared_ptr<Communicator>> replicas;  // summed over one after another
   bool counts = true;
 
-  Tensor weights, own;              // [piece * n], [piece], in the model's type
-  Tensor gradients, own_gradient;   // the same, fp32
+  Tensor weights, own;             // [piece * n], [piece], in the model's type
+  Tensor gradients, own_gradient;  // the same, fp32
   bool weights_go = false, gradients_go = false;
   WorkPtr gathering, reducing;
   Tensor reduced;  // [piece] fp32, what `reducing` writes
@@ -290,7 +290,7 @@ void Sharding::finish_reductions() {
     flat->reducing->wait();
     flat->reducing = nullptr;
     flat->own_gradient.add_(flat->reduced);
-    flat->reduced = {};
+    flat->reduced = at::Tensor();
     take_memory(flat->gradients);
   }
   reducing_.clear();

@@ -1,9 +1,10 @@
-// Data and fully sharded data parallelism: one replica's parameters, gradients and optimizer state spread over
-// the shard axis (ZeRO stages 1 to 3, Rajbhandari et al. 2020; per block as FSDP, Zhao et al. 2023), replicas
-// kept alike along the others.
+// Data and fully sharded data parallelism: one replica's parameters, gradients and optimizer state spread
+// over the shard axis (ZeRO stages 1 to 3, Rajbhandari et al. 2020; per block as FSDP, Zhao et al. 2023),
+// replicas kept alike along the others.
 //
-// Every unit of the network (model/partition.hpp) has one flat run of weights for each way tensors are spread,
-// padded to a multiple of the processes that share it; each of these owns an equal piece. What is held:
+// Every unit of the network (model/partition.hpp) has one flat run of weights for each way tensors are
+// spread, padded to a multiple of the processes that share it; each of these owns an equal piece. What is
+// held:
 //
 //             zero 1              zero 2                       zero 3
 //   weights   all, always         all, always                  own piece; all of a unit while it is used
@@ -36,8 +37,8 @@ struct StatePiece {
 
 class Sharding : public UnitHooks {
  public:
-  // `embedding_ranks`: world ranks (this one among them) that hold the embedding's weights in different stages
-  // of the pipeline; fewer than two: nobody shares it.
+  // `embedding_ranks`: world ranks (this one among them) that hold the embedding's weights in different
+  // stages of the pipeline; fewer than two: nobody shares it.
   explicit Sharding(std::shared_ptr<Mesh> mesh, std::vector<int> embedding_ranks = {});
   ~Sharding() override;
 

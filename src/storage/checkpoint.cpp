@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <map>
 #include <optional>
-#include <set>
 
 #include "base/checksum.hpp"
 #include "base/error.hpp"
@@ -31,11 +31,27 @@ std::uint64_t bytes_of(const SliceData& slice) {
   return bytes;
 }
 
-void write_shard(const fs::path& path, std::span<const SliceData> slices) {
+// Keys of one file's slices: the name, and for further slices of the same tensor the name with a number.
+std::vector<std::string> keys_of(std::span<const SliceData> slices) {
+  std::vector<std::string> keys;
+  std::map<std::string, int> seen;
+  for (const auto& s : slices) {
+    const auto key = key_of(s.name);
+    const int before = seen[key]++;
+    keys.push_back(before == 0 ? key : fmt::format("{}#{}", key, before));
+  }
+  return keys;
+}
+
+void write_shard(const fs::path& path, std::span<const SliceData> slices,
+                 const std::vector<std::string>& keys) {
   std::vector<TensorInfo> infos;
-  for (const auto& s : slices)
-    infos.push_back(
-        {.name = key_of(s.name), .dtype = s.dtype, .shape = s.extent, .offset = 0, .bytes = bytes_of(s)});
+  for (std::size_t i = 0; i < slices.size(); ++i)
+    infos.push_back({.name = keys[i],
+                     .dtype = slices[i].dtype,
+                     .shape = slices[i].extent,
+                     .offset = 0,
+                     .bytes = bytes_of(slices[i])});
   SafetensorsWriter writer(path, infos, {{"format", "pt"}});
   for (const auto& s : slices) {
     const auto bytes = s.bytes();
@@ -44,14 +60,16 @@ void write_shard(const fs::path& path, std::span<const SliceData> slices) {
   writer.commit();
 }
 
-// The slices from `first` on that fit one shard: at least one, under kShardBytes together, no key twice.
+// The slices from `first` on that fit one shard: at least one, under kShardBytes together, moments of one
+// kind (the key tells no kinds apart).
 std::size_t shard_end(std::span<const SliceData> slices, std::size_t first) {
   std::uint64_t bytes = 0;
-  std::set<std::string> keys;
+  std::map<std::string, std::string> names;  // by key
   std::size_t end = first;
   for (; end < slices.size(); ++end) {
     bytes += bytes_of(slices[end]);
-    if (!keys.insert(key_of(slices[end].name)).second || (end > first && bytes > kShardBytes)) break;
+    const auto [found, fresh] = names.emplace(key_of(slices[end].name), slices[end].name);
+    if (found->second != slices[end].name || (end > first && bytes > kShardBytes)) break;
   }
   return end;
 }
@@ -92,14 +110,16 @@ CheckpointPart write_checkpoint_part(const fs::path& directory, const std::strin
   for (std::size_t first = 0; first < slices.size();) {
     const std::size_t end = shard_end(slices, first);
     const std::string name = fmt::format("{}-r{:05}-{:05}.safetensors", kind, rank, part.files.size());
-    write_shard(directory / name, slices.subspan(first, end - first));
+    const auto own = slices.subspan(first, end - first);
+    const auto keys = keys_of(own);
+    write_shard(directory / name, own, keys);
     part.files.push_back(describe(directory / name));
-    for (const auto& s : slices.subspan(first, end - first))
+    for (std::size_t i = 0; i < own.size(); ++i)
       part.tensors.push_back(
-          {.name = s.name,
-           .dtype = s.dtype,
-           .shape = s.shape,
-           .slices = {{.file = name, .key = key_of(s.name), .offset = s.offset, .shape = s.extent}}});
+          {.name = own[i].name,
+           .dtype = own[i].dtype,
+           .shape = own[i].shape,
+           .slices = {{.file = name, .key = keys[i], .offset = own[i].offset, .shape = own[i].extent}}});
     first = end;
     if (after_file) after_file(part.files.size());
   }

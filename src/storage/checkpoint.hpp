@@ -65,7 +65,8 @@ struct CheckpointPart {
 };
 
 // Writes `slices` into files KIND-rRANK-0000I.safetensors of `directory`, keyed by the name after its first
-// "/", so that the files of weights hold HF names. `after_file` is told how many files are written.
+// "/", so that the files of weights hold HF names; further slices of one tensor are keyed "NAME#1", "NAME#2".
+// `after_file` is told how many files are written.
 CheckpointPart write_checkpoint_part(const std::filesystem::path& directory, const std::string& kind,
                                      int rank, std::span<const SliceData> slices,
                                      const std::function<void(std::size_t)>& after_file = {});
@@ -79,11 +80,16 @@ std::filesystem::path commit_checkpoint(const std::filesystem::path& prepared, c
                                         const std::vector<CheckpointPart>& parts,
                                         const std::map<std::string, std::string>& other_files);
 
+enum class FileCheck {
+  contents,  // every byte, against the manifest's checksums
+  sizes,     // presence and size: another process has read them all
+};
+
 class CheckpointReader {
  public:
   // Reads the manifest and checks it and every file: presence, size, checksum, and that slices tile their
   // tensors. Throws UserError that names the file and what is wrong with it.
-  explicit CheckpointReader(std::filesystem::path directory);
+  explicit CheckpointReader(std::filesystem::path directory, FileCheck check = FileCheck::contents);
 
   const TrainingState& state() const { return state_; }
   const std::vector<CheckpointTensor>& tensors() const { return tensors_; }

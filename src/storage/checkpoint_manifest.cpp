@@ -88,6 +88,26 @@ CheckpointTensor tensor_from_json(const json& entry, const std::string& origin) 
   return tensor;
 }
 
+json files_to_json(const std::vector<CheckpointFile>& files) {
+  json list = json::array();
+  for (const auto& f : files) list.push_back({{"name", f.name}, {"bytes", f.bytes}, {"xxh3", f.xxh3}});
+  return list;
+}
+
+json tensors_to_json(const std::vector<CheckpointTensor>& tensors) {
+  json list = json::array();
+  for (const auto& t : tensors) {
+    json slices = json::array();
+    for (const auto& s : t.slices)
+      slices.push_back({{"file", s.file}, {"key", s.key}, {"offset", s.offset}, {"shape", s.shape}});
+    list.push_back({{"name", t.name},
+                    {"dtype", std::string(dtype_name(t.dtype))},
+                    {"shape", t.shape},
+                    {"slices", slices}});
+  }
+  return list;
+}
+
 CheckpointManifest from_body(const json& body, const std::string& origin) {
   CheckpointManifest manifest;
   const int version = body.at("version");
@@ -116,21 +136,30 @@ CheckpointManifest from_body(const json& body, const std::string& origin) {
 std::string write_manifest(const CheckpointManifest& manifest) {
   json body = {
       {"format", "sinew-checkpoint"}, {"version", kVersion}, {"state", state_to_json(manifest.state)}};
-  body["files"] = json::array();
-  for (const auto& f : manifest.files)
-    body["files"].push_back({{"name", f.name}, {"bytes", f.bytes}, {"xxh3", f.xxh3}});
-  body["tensors"] = json::array();
-  for (const auto& t : manifest.tensors) {
-    json slices = json::array();
-    for (const auto& s : t.slices)
-      slices.push_back({{"file", s.file}, {"key", s.key}, {"offset", s.offset}, {"shape", s.shape}});
-    body["tensors"].push_back({{"name", t.name},
-                               {"dtype", std::string(dtype_name(t.dtype))},
-                               {"shape", t.shape},
-                               {"slices", slices}});
-  }
+  body["files"] = files_to_json(manifest.files);
+  body["tensors"] = tensors_to_json(manifest.tensors);
   const std::string checksum = checksum_of(body);
   return json{{"checksum", checksum}, {"checkpoint", std::move(body)}}.dump(1) + "\n";
+}
+
+std::string describe_parts(const std::vector<CheckpointPart>& parts) {
+  json list = json::array();
+  for (const auto& part : parts)
+    list.push_back({{"files", files_to_json(part.files)}, {"tensors", tensors_to_json(part.tensors)}});
+  return list.dump();
+}
+
+std::vector<CheckpointPart> parse_parts(std::string_view text) {
+  std::vector<CheckpointPart> parts;
+  for (const auto& entry : json::parse(text)) {
+    CheckpointPart part;
+    for (const auto& f : entry.at("files"))
+      part.files.push_back({.name = f.at("name"), .bytes = f.at("bytes"), .xxh3 = f.at("xxh3")});
+    for (const auto& t : entry.at("tensors"))
+      part.tensors.push_back(tensor_from_json(t, "a process's part of a checkpoint"));
+    parts.push_back(std::move(part));
+  }
+  return parts;
 }
 
 CheckpointManifest parse_manifest(std::string_view text, const std::string& origin) {

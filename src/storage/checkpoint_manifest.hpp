@@ -20,4 +20,8 @@ std::string write_manifest(const CheckpointManifest& manifest);
 // slices outside their tensor or that do not tile it.
 CheckpointManifest parse_manifest(std::string_view text, const std::string& origin);
 
+// What one process tells the one that writes the manifest.
+std::string describe_parts(const std::vector<CheckpointPart>& parts);
+std::vector<CheckpointPart> parse_parts(std::string_view text);
+
 }  // namespace sinew

@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "comm/mesh.hpp"
 #include "model/language_model.hpp"
 #include "text/loader.hpp"
 #include "train/optimizer.hpp"
@@ -27,7 +28,9 @@ struct BatchLoss {
   std::vector<RouterLoad> loads;  // of the whole batch
 };
 // Forward and backward over `batch` in micro-batches of `micro` rows; gradients are in the optimizer after.
+// With a mesh every process is given the whole batch, works on its own rows of each micro-batch and its own
+// stages, and is told the loss and loads of all.
 BatchLoss forward_backward(LanguageModel& model, Optimizer& optimizer, const TokenBatch& batch,
-                           std::int64_t micro, bool mask_documents, at::Device device);
+                           std::int64_t micro, bool mask_documents, at::Device device, Mesh* mesh = nullptr);
 
 }  // namespace sinew

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "comm/mesh.hpp"
 #include "model/language_model.hpp"
 #include "text/loader.hpp"
 
@@ -16,7 +17,9 @@ struct Evaluation {
 };
 
 // Over the first `samples` sequences, `rows` at a time; 0: the whole split. Empty when a stop signal came.
+// With a mesh all processes call it and share the rows; a signal then waits for the end.
 std::optional<Evaluation> evaluate(LanguageModel& model, const Loader& loader, std::int64_t samples,
-                                   std::int64_t rows, bool mask_documents, at::Device device);
+                                   std::int64_t rows, bool mask_documents, at::Device device,
+                                   Mesh* mesh = nullptr);
 
 }  // namespace sinew

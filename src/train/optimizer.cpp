@@ -23,20 +23,18 @@ void prepare_gradient(TrainedTensor& t) {
 
 }  // namespace
 
-bool left_to_adamw(const std::string& name, const at::Tensor& weight) {
+bool left_to_adamw(const std::string& name, std::size_t dimensions) {
   const auto ends = [&](std::string_view suffix) { return std::string_view(name).ends_with(suffix); };
-  return weight.dim() != 2 || ends("embed_tokens.weight") || ends("lm_head.weight") ||
+  return dimensions != 2 || ends("embed_tokens.weight") || ends("lm_head.weight") ||
          ends("shared_head.head.weight") || ends(".gate.weight");
 }
 
 Optimizer::Optimizer(std::span<const Parameter> parameters, const RunConfig::Optimizer& options)
     : options_(options) {
   const at::NoGradGuard no_grad;
+  add_buffers(parameters, true);
   for (const auto& p : parameters) {
-    if (p.buffer) {
-      buffers_.push_back({"weight/" + p.name, p.tensor.detach()});
-      continue;
-    }
+    if (p.buffer) continue;
     TrainedTensor t;
     t.name = p.name;
     t.leaf = p.tensor;
@@ -45,14 +43,62 @@ Optimizer::Optimizer(std::span<const Parameter> parameters, const RunConfig::Opt
     t.master = p.tensor.scalar_type() == at::kFloat ? t.weight : t.weight.to(at::kFloat);
     t.first = at::zeros_like(t.master, at::MemoryFormat::Contiguous);
     t.decay = p.tensor.dim() >= 2;
-    t.muon = options.kind == "muon" && !left_to_adamw(p.name, p.tensor);
+    t.muon = options.kind == "muon" && !left_to_adamw(p.name, static_cast<std::size_t>(p.tensor.dim()));
     if (!t.muon) t.second = at::zeros_like(t.first);
+    t.part = p.part;
     prepare_gradient(t);
     tensors_.push_back(std::move(t));
   }
 }
 
+Optimizer::Optimizer(std::span<const Parameter> parameters, std::shared_ptr<Sharding> sharding,
+                     const RunConfig::Optimizer& options)
+    : sharding_(std::move(sharding)), options_(options) {
+  const at::NoGradGuard no_grad;
+  add_buffers(parameters, sharding_->writes_buffers());
+  for (const auto& piece : sharding_->pieces()) {
+    const Parameter& p = parameters[piece.parameter];
+    TrainedTensor t;
+    t.name = p.name;
+    t.part = p.part;
+    t.begin = piece.begin;
+    t.counts = piece.counts;
+    const auto dimensions = p.part.shape.size();
+    t.decay = dimensions >= 2;
+    t.muon = options.kind == "muon" && !left_to_adamw(p.name, dimensions);
+    const bool whole = piece.end - piece.begin == p.tensor.numel();
+    const auto shape = whole ? p.part.shape : std::vector<std::int64_t>{piece.end - piece.begin};
+    t.weight = piece.weight.view(shape);
+    t.gradient = piece.gradient.view(shape);
+    t.master = t.weight.scalar_type() == at::kFloat ? t.weight : t.weight.to(at::kFloat);
+    t.first = at::zeros_like(t.master, at::MemoryFormat::Contiguous);
+    if (!t.muon) t.second = at::zeros_like(t.first);
+    require(
+        !t.muon || (whole && p.part.shape == p.part.whole.shape),
+        "optimizer.kind = muon works on whole matrices, but {} is cut: set layout.shard and layout.tensor to "
+        "1, or optimizer.kind = adamw",
+        p.name);
+    tensors_.push_back(std::move(t));
+  }
+}
+
+void Optimizer::add_buffers(std::span<const Parameter> parameters, bool written) {
+  for (const auto& p : parameters) {
+    if (!p.buffer) continue;
+    buffers_.push_back({.name = "weight/" + p.name,
+                        .tensor = p.tensor.detach(),
+                        .shape = p.part.whole.shape,
+                        .boxes = {{.offset = p.part.offset, .extent = p.part.shape}},
+                        .written = written});
+  }
+}
+
+void Optimizer::finish_gradients() {
+  if (sharding_) sharding_->reduce_gradients();
+}
+
 void Optimizer::accumulate() {
+  if (sharding_) return sharding_->end_backward();
   for (auto& t : tensors_) {
     at::Tensor& gradient = t.leaf.mutable_grad();
     if (!gradient.defined() || gradient.is_same(t.gradient)) continue;
@@ -78,7 +124,7 @@ double Optimizer::gradient_norm() const {
   double total = 0;
   std::vector<AdamWSpan> spans;
   for (const auto& t : tensors_) {
-    if (!t.gradient.defined()) continue;
+    if (!t.gradient.defined() || !t.counts) continue;
     if (!t.gradient.is_cpu()) {
       total += std::pow(t.gradient.norm().item<double>(), 2);
       continue;
@@ -88,7 +134,13 @@ double Optimizer::gradient_norm() const {
     span.n = t.gradient.numel();
     spans.push_back(span);
   }
-  return std::sqrt(total + sum_of_squares(active_isa(), spans));
+  total += sum_of_squares(active_isa(), spans);
+  if (sharding_) {
+    const auto sum = at::full({1}, total, at::TensorOptions(at::kDouble).device(tensors_[0].weight.device()));
+    sharding_->mesh().world()->all_reduce(sum);
+    total = sum.item<double>();
+  }
+  return std::sqrt(total);
 }
 
 void Optimizer::step(double lr, double gradient_scale) {
@@ -105,10 +157,12 @@ void Optimizer::step(double lr, double gradient_scale) {
                        .update = updates_});
   adamw_zeroed_ = true;
   muon_update(muon, options_, lr, gradient_scale);
+  if (sharding_) sharding_->publish_weights();
 }
 
 void Optimizer::zero_gradients() {
   const bool already = std::exchange(adamw_zeroed_, false);
+  if (sharding_) return sharding_->zero_gradients();
   for (auto& t : tensors_) {
     if (!t.leaf.is_cpu()) {
       t.gradient.reset();
@@ -122,11 +176,19 @@ void Optimizer::zero_gradients() {
 
 std::vector<StateTensor> Optimizer::state() const {
   std::vector<StateTensor> state;
-  for (const auto& t : tensors_) state.push_back({"weight/" + t.name, t.master});
+  const auto add = [&](const char* kind, const TrainedTensor& t, const at::Tensor& tensor) {
+    const Box part{.offset = t.part.offset, .extent = t.part.shape};
+    state.push_back({.name = kind + t.name,
+                     .tensor = tensor,
+                     .shape = t.part.whole.shape,
+                     .boxes = boxes_of_run(part, t.begin, t.begin + tensor.numel()),
+                     .written = t.counts});
+  };
+  for (const auto& t : tensors_) add("weight/", t, t.master);
   for (const auto& buffer : buffers_) state.push_back(buffer);
   for (const auto& t : tensors_) {
-    state.push_back({"first/" + t.name, t.first});
-    if (t.second.defined()) state.push_back({"second/" + t.name, t.second});
+    add("first/", t, t.first);
+    if (t.second.defined()) add("second/", t, t.second);
   }
   return state;
 }
@@ -135,6 +197,7 @@ void Optimizer::weights_from_masters() {
   const at::NoGradGuard no_grad;
   for (auto& t : tensors_)
     if (!t.weight.is_same(t.master)) t.weight.copy_(t.master);
+  if (sharding_) sharding_->publish_weights();
 }
 
 }  // namespace sinew

@@ -5,16 +5,20 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "config/run_config.hpp"
 #include "model/language_model.hpp"
+#include "parallel/sharding.hpp"
+#include "storage/boxes.hpp"
 
 namespace sinew {
 
-// One trained tensor and what the optimizer keeps of it.
+// One trained tensor, or the piece of one that this process keeps, and what the optimizer keeps of it. Pieces
+// are flat, but where they are all of a matrix have its shape.
 struct TrainedTensor {
   std::string name;
   at::Tensor leaf;    // the model's, whose grad() backward() fills
@@ -26,21 +30,33 @@ struct TrainedTensor {
   at::Tensor second;   // fp32: AdamW's mean of squares; undefined under Muon
   bool decay = false;  // 2-D weights; not norms and biases
   bool muon = false;
+  bool counts = true;      // for sums over processes: no other process's copy of it does
+  PartSpec part;           // the box of the tensor, of which elements
+  std::int64_t begin = 0;  // from `begin` on are here
 };
 
 // What a checkpoint holds: "weight/NAME", "first/NAME", "second/NAME", all fp32.
 struct StateTensor {
   std::string name;
-  at::Tensor tensor;
+  at::Tensor tensor;                // of `boxes`, one after another
+  std::vector<std::int64_t> shape;  // of the whole
+  std::vector<Box> boxes;
+  bool written = true;  // by this process: others that hold the same leave it to it
 };
 
 class Optimizer {
  public:
   // Buffers among `parameters` are not trained but are part of the state.
   Optimizer(std::span<const Parameter> parameters, const RunConfig::Optimizer& options);
+  // Over the pieces that `sharding` gives this process. Everything that sums over parameters then sums over
+  // processes: all must call it.
+  Optimizer(std::span<const Parameter> parameters, std::shared_ptr<Sharding> sharding,
+            const RunConfig::Optimizer& options);
 
   // After each backward(): moves the gradients of the weights into the fp32 sums.
   void accumulate();
+  // After the last backward() of a step: gradients become the sums over all processes.
+  void finish_gradients();
   // L2 norm of the whole gradient; infinite or NaN where an element is.
   double gradient_norm() const;
   // One update with the gradients times `gradient_scale` (of clipping); weights follow their masters.
@@ -56,6 +72,9 @@ class Optimizer {
   std::span<const TrainedTensor> tensors() const { return tensors_; }
 
  private:
+  void add_buffers(std::span<const Parameter> parameters, bool written);
+
+  std::shared_ptr<Sharding> sharding_;  // null: all is here
   RunConfig::Optimizer options_;
   std::vector<TrainedTensor> tensors_;
   std::vector<StateTensor> buffers_;
@@ -64,6 +83,6 @@ class Optimizer {
 };
 
 // True for tensors that Muon leaves to AdamW: all but 2-D weights, the embedding, the head and the gates.
-bool left_to_adamw(const std::string& name, const at::Tensor& weight);
+bool left_to_adamw(const std::string& name, std::size_t dimensions);
 
 }  // namespace sinew

@@ -33,6 +33,7 @@ bool holds_run(const fs::path& root) {
 }
 
 RunDirectory::RunDirectory(fs::path root, Mode mode) : root_(std::move(root)) {
+  if (mode == Mode::join) return;
   require(mode != Mode::fresh || !holds_run(root_),
           "{}: holds a run already: --resume goes on with it, --overwrite starts it anew", root_.string());
   make_directories(root_);
@@ -46,6 +47,8 @@ RunDirectory::RunDirectory(fs::path root, Mode mode) : root_(std::move(root)) {
   if (mode == Mode::overwrite) remove_old_run(root_);
 }
 
-RunDirectory::~RunDirectory() { ::close(lock_); }
+RunDirectory::~RunDirectory() {
+  if (lock_ >= 0) ::close(lock_);
+}
 
 }  // namespace sinew

@@ -7,11 +7,11 @@ namespace sinew {
 
 class RunDirectory {
  public:
-  enum class Mode { fresh, resume, overwrite };
+  enum class Mode { fresh, resume, overwrite, join };
 
   // Makes it where absent and locks it against a second `sinew train`. Throws UserError when it holds a run
   // and mode is fresh, when it cannot be written, or when another process trains in it. `overwrite` removes
-  // the files of the old run, and no others.
+  // the files of the old run, and no others. `join`: another rank has made and locked it.
   RunDirectory(std::filesystem::path root, Mode mode);
   ~RunDirectory();
   RunDirectory(const RunDirectory&) = delete;

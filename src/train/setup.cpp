@@ -1,5 +1,7 @@
 #include "train/setup.hpp"
 
+#include <utility>
+
 #include "base/error.hpp"
 #include "base/files.hpp"
 #include "base/log.hpp"
@@ -68,9 +70,40 @@ void open_data(TrainingSetup& setup) {
   }
 }
 
+// The layout, checked, with what it left open filled in.
+void lay_out(TrainingSetup& setup, std::shared_ptr<Endpoint> endpoint) {
+  RunConfig& c = setup.config;
+  const std::int64_t processes = endpoint == nullptr ? 1 : endpoint->size();
+  const auto& t = c.train;
+  require(
+      c.layout.micro_batches == 0 || t.micro_batch == 0 || t.micro_batch * c.layout.micro_batches == t.batch,
+      "layout.micro_batches = {} x train.micro_batch = {} is not train.batch = {}: leave one of them 0",
+      c.layout.micro_batches, t.micro_batch, t.batch);
+  Layout wanted = c.layout;
+  if (wanted.ranks_per_node == 0 && endpoint != nullptr)
+    wanted.ranks_per_node = endpoint->options().ranks_per_node;
+  const Layout layout = check_layout(wanted,
+                                     {.processes = processes,
+                                      .batch = t.batch,
+                                      .micro_batch = t.micro_batch,
+                                      .sequence = c.data.sequence,
+                                      .capacity_factor = c.balance.capacity_factor},
+                                     setup.model);
+  if (endpoint == nullptr) return;
+  require(
+      layout.zero == 1 || layout.shard == 1 || layout.pipeline == 1,
+      "layout.zero = {} gathers every layer for every micro-batch of a pipeline of {}: the nearest choice is "
+      "layout.zero = 1",
+      layout.zero, layout.pipeline);
+  if (t.micro_batch == 0 && layout.micro_batches > 1) c.train.micro_batch = t.batch / layout.micro_batches;
+  if (endpoint->options().ranks_per_node != layout.ranks_per_node)
+    endpoint->set_ranks_per_node(static_cast<int>(layout.ranks_per_node));
+  setup.mesh = std::make_shared<Mesh>(std::move(endpoint), layout);
+}
+
 }  // namespace
 
-TrainingSetup prepare_training(const RunConfig& config) {
+TrainingSetup prepare_training(const RunConfig& config, std::shared_ptr<Endpoint> endpoint) {
   check_run_config(config);
   TrainingSetup setup;
   setup.config = config;
@@ -89,6 +122,7 @@ TrainingSetup prepare_training(const RunConfig& config) {
   open_data(setup);
   const std::int64_t needed = std::max(setup.train->vocab_size(), setup.tokenizer->vocab_size());
   check_vocabulary(needed, setup.model.vocab_size, name);
+  lay_out(setup, std::move(endpoint));
   return setup;
 }
 

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "comm/mesh.hpp"
 #include "config/model_config.hpp"
 #include "config/run_config.hpp"
 #include "model/language_model.hpp"
@@ -22,6 +23,7 @@ struct TrainingSetup {
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kFloat;
   BalanceOptions balance;
+  std::shared_ptr<Mesh> mesh;                 // null: this process alone
   std::unique_ptr<Loader> train, validation;  // validation: null when no data set holds any text out
   std::unique_ptr<Tokenizer> tokenizer;
   std::map<std::string, std::string> tokenizer_files;  // name -> content, copied into checkpoints and models
@@ -31,6 +33,6 @@ struct TrainingSetup {
 // Throws UserError: unknown model, data missing, damaged or too short, data sets of different tokenizers,
 // vocabulary larger than the model's, sequence longer than the model allows, device absent, balancing that
 // does not fit the model.
-TrainingSetup prepare_training(const RunConfig& config);
+TrainingSetup prepare_training(const RunConfig& config, std::shared_ptr<Endpoint> endpoint = nullptr);
 
 }  // namespace sinew

@@ -14,6 +14,8 @@
 #include "base/text.hpp"
 #include "model/generate.hpp"
 #include "ops/gemm_peak.hpp"
+#include "parallel/partition_of.hpp"
+#include "parallel/sharding.hpp"
 #include "storage/export_checkpoint.hpp"
 #include "train/batch.hpp"
 #include "train/fault.hpp"
@@ -34,11 +36,12 @@ double seconds_since(Clock::time_point start) {
 
 std::unique_ptr<LanguageModel> build_model(const TrainingSetup& s) {
   std::unique_ptr<LanguageModel> model;
+  const Partition partition = s.mesh ? partition_of(s.mesh, s.model, s.config.data.sequence) : Partition{};
   if (s.config.model.init.empty()) {
     model = std::make_unique<LanguageModel>(s.model, s.dtype, s.device,
-                                            static_cast<std::uint64_t>(s.config.train.seed));
+                                            static_cast<std::uint64_t>(s.config.train.seed), partition);
   } else {
-    model = load_model(s.config.model.init, s.dtype, s.device);
+    model = load_model(s.config.model.init, s.dtype, s.device, partition);
   }
   if (s.model.moe.n_routed_experts > 0 || s.model.num_nextn_predict_layers > 0) model->set_balance(s.balance);
   const std::string& recompute = s.config.train.recompute;
@@ -48,25 +51,35 @@ std::unique_ptr<LanguageModel> build_model(const TrainingSetup& s) {
   return model;
 }
 
+Optimizer build_optimizer(const LanguageModel& model, const RunConfig::Optimizer& options) {
+  if (auto sharding = std::dynamic_pointer_cast<Sharding>(model.partition().hooks))
+    return {model.parameters(), std::move(sharding), options};
+  return {model.parameters(), options};
+}
+
 class Trainer {
  public:
   Trainer(TrainingSetup& setup, const RunDirectory& directory)
       : setup_(setup),
         c_(setup.config),
         directory_(directory),
+        mesh_(setup.mesh.get()),
+        speaks_(mesh_ == nullptr || mesh_->rank() == 0),
         model_(build_model(setup)),
-        optimizer_(model_->parameters(), c_.optimizer),
+        optimizer_(build_optimizer(*model_, c_.optimizer)),
         guard_(c_.train.spike_factor) {}
 
   TrainingResult run(bool resume) {
     if (resume) resume_from_checkpoint();
-    write_file_atomic(directory_.config(), to_toml(c_));
-    reporter_ = std::make_unique<Reporter>(directory_, step_, c_.log.tensorboard);
-    introduce();
+    if (speaks_) {
+      write_file_atomic(directory_.config(), to_toml(c_));
+      reporter_ = std::make_unique<Reporter>(directory_, step_, c_.log.tensorboard);
+      introduce();
+    }
     start_reading();
     while (step_ < c_.train.steps) {
       take_step();
-      if (stop_requested() != 0 && step_ < c_.train.steps) return stop();
+      if (stop_ != 0 && step_ < c_.train.steps) return stop();
       if (guard_.skipped_in_a_row() >= c_.train.max_skips) roll_back();
     }
     return finish();
@@ -75,10 +88,7 @@ class Trainer {
  private:
   // Where the run stands.
   void resume_from_checkpoint() {
-    remove_unfinished_checkpoints(directory_.checkpoints());
-    const auto reader = open_newest_checkpoint(directory_.checkpoints(), [](const std::string& why) {
-      log::warn("damaged checkpoint: {}; trying the one before", why);
-    });
+    const auto reader = open_for_all(directory_.checkpoints(), mesh_);
     if (!reader) {
       log::warn("{}: no checkpoint yet, starting from the first step", directory_.root().string());
       return;
@@ -98,12 +108,20 @@ class Trainer {
     tokens_ = state.tokens;
     rollbacks_ = state.rollbacks;
     guard_.restore({.recent = state.recent_losses, .skipped = state.skipped});
-    log::info("going on from {}", where);
+    const auto layout = layout_text();
+    log::info("going on from {}{}", where,
+              state.layout == layout ? "" : fmt::format(" (layout {} -> {})", state.layout, layout));
   }
+
+  std::string layout_text() const { return layout_name(mesh_ == nullptr ? Layout{} : mesh_->layout()); }
 
   void introduce() {
     const ParameterCounts counts = count_parameters(setup_.model);
     peak_ = setup_.dtype == at::kBFloat16 ? gemm_peak(setup_.device).bf16 : gemm_peak(setup_.device).fp32;
+    if (mesh_ != nullptr) {
+      peak_ *= mesh_->size();
+      log::info("{} processes: {}", mesh_->size(), layout_text());
+    }
     flops_per_token_ = train_flops_per_token(setup_.model, c_.data.sequence);
     log::info(
         "{}: {} parameters, {} active a token; {} on {} ({} threads, matrix products at {:.0f} GFLOP/s)",
@@ -140,17 +158,27 @@ class Trainer {
     if (steps_begun_++ > 0) all_work_seconds_ += seconds_since(start), ++steps_timed_;
     const bool last = step_ == c_.train.steps;
     const bool log_due = step_ % c_.log.every == 0 || last || !report.skipped.empty();
+    stop_ = agreed_stop();
     const bool eval_due = (c_.eval.every > 0 && step_ % c_.eval.every == 0) || last;
     const bool sample_due = c_.eval.sample_every > 0 && step_ % c_.eval.sample_every == 0 && !last;
     show(report, log_due);
     Record record = log_due ? to_record(report) : Record{{{"step", step_}}};
     evaluation_.reset();
-    if (eval_due && setup_.validation && (stop_requested() == 0 || last)) evaluate_now(record);
-    if (sample_due && stop_requested() == 0) sample_now();
-    if (record.fields.size() > 1) reporter_->write(record);
+    if (eval_due && setup_.validation && (stop_ == 0 || last)) evaluate_now(record);
+    if (sample_due && stop_ == 0) sample_now();
+    if (record.fields.size() > 1 && speaks_) reporter_->write(record);
     if (guard_.skipped_in_a_row() == 0 &&
         (last || (c_.checkpoint.every > 0 && step_ % c_.checkpoint.every == 0)))
       save();
+  }
+
+  // The signal that any process got, so that all stop after the same step.
+  int agreed_stop() const {
+    if (mesh_ == nullptr) return stop_requested();
+    const auto signal =
+        at::full({1}, static_cast<std::int64_t>(stop_requested()), at::kLong).to(setup_.device);
+    mesh_->world()->all_reduce(signal, Reduction::max);
+    return static_cast<int>(signal.item<std::int64_t>());
   }
 
   StepReport update(const TokenBatch& batch) {
@@ -158,7 +186,8 @@ class Trainer {
     const std::int64_t number = step_ + 1;
     report.lr = learning_rate(c_, step_);
     const std::int64_t micro = c_.train.micro_batch == 0 ? batch.rows : c_.train.micro_batch;
-    report.loss = forward_backward(*model_, optimizer_, batch, micro, c_.data.mask_documents, setup_.device);
+    report.loss =
+        forward_backward(*model_, optimizer_, batch, micro, c_.data.mask_documents, setup_.device, mesh_);
     if (fault("nan", number)) report.loss.cross_entropy = std::numeric_limits<double>::quiet_NaN();
     if (fault("spike", number)) report.loss.cross_entropy *= 1000;
     report.gradient_norm = optimizer_.gradient_norm();
@@ -195,7 +224,9 @@ class Trainer {
     report.planned_seconds = setup_.planned_step_seconds;
     report.seconds_left = usual_step_ * static_cast<double>(c_.train.steps - step_);
     static const bool terminal = ::isatty(2) == 1;
-    if (terminal) {
+    if (!speaks_) {
+      // the others keep their counts alike and say nothing
+    } else if (terminal) {
       fmt::print(stderr, "\r\033[K{}{}", progress_line(report), due ? "\n" : "");
     } else if (due) {
       fmt::print(stderr, "{}\n", progress_line(report));
@@ -211,7 +242,7 @@ class Trainer {
     const auto start = Clock::now();
     const std::int64_t rows = c_.train.micro_batch == 0 ? c_.train.batch : c_.train.micro_batch;
     evaluation_ = evaluate(*model_, *setup_.validation, c_.eval.batches * c_.train.batch, rows,
-                           c_.data.mask_documents, setup_.device);
+                           c_.data.mask_documents, setup_.device, mesh_);
     if (!evaluation_) return;
     add_evaluation(record, *evaluation_);
     say(fmt::format("step {}: validation loss {:.4f}, {:.4f} bits per byte ({} tokens in {})", step_,
@@ -228,7 +259,13 @@ class Trainer {
     return prompt_tokens(tokenizer, c_.eval.sample_prompt, setup_.model);
   }
 
+  // Text is written by whole networks alone: with others every process goes along.
+  bool can_sample() const {
+    return mesh_ == nullptr || (mesh_->extent(Axis::pipeline) == 1 && mesh_->row()->size() == 1);
+  }
+
   void sample_now() {
+    if (!can_sample()) return;
     std::vector<TokenId> ids = sample_prompt();
     GenerateOptions options;
     options.sampling.temperature = c_.eval.sample_temperature;
@@ -239,8 +276,8 @@ class Trainer {
     // Rows of the embedding that no token uses may be chosen by an untrained model; they end the text.
     for (std::int64_t id = setup_.tokenizer->vocab_size(); id < setup_.model.vocab_size; ++id)
       ends.push_back(id);
-    const auto written =
-        generate(*model_, ids, options, ends, setup_.device, [](TokenId) { return stop_requested() == 0; });
+    const auto written = generate(*model_, ids, options, ends, setup_.device,
+                                  [this](TokenId) { return mesh_ != nullptr || stop_requested() == 0; });
     ids.insert(ids.end(), written.tokens.begin(), written.tokens.end());
     TextStream stream(*setup_.tokenizer);
     sample_.clear();
@@ -248,10 +285,11 @@ class Trainer {
       if (!setup_.tokenizer->is_special(id)) sample_ += stream.push(id);
     sample_ += stream.finish();
     say(fmt::format("step {}: sample: {}", step_, sample_));
-    reporter_->sample(step_, sample_);
+    if (speaks_) reporter_->sample(step_, sample_);
   }
 
-  static void say(const std::string& text) {
+  void say(const std::string& text) const {
+    if (!speaks_) return;
     fmt::print(stderr, "{}{}\n", ::isatty(2) == 1 ? "\r\033[K" : "", text);
   }
 
@@ -265,7 +303,7 @@ class Trainer {
                         .seed = static_cast<std::uint64_t>(c_.train.seed),
                         .optimizer = c_.optimizer.kind,
                         .dtype = c_.train.dtype,
-                        .layout = "1",
+                        .layout = layout_text(),
                         .recent_losses = guard.recent,
                         .skipped = guard.skipped,
                         .rollbacks = rollbacks_,
@@ -274,7 +312,7 @@ class Trainer {
     files["config.json"] = write_model_config(setup_.model);
     files["run.toml"] = to_toml(c_);
     const auto start = Clock::now();
-    checkpoint_ = save_checkpoint(directory_.checkpoints(), state, optimizer_, files, c_.checkpoint);
+    checkpoint_ = save_checkpoint(directory_.checkpoints(), state, optimizer_, files, c_.checkpoint, mesh_);
     saved_ = step_;
     say(fmt::format("step {}: saved {} ({})", step_, checkpoint_.string(),
                     human_seconds(seconds_since(start))));
@@ -289,8 +327,7 @@ class Trainer {
           fmt::format("step {}: {} steps skipped in a row after {} rollbacks: giving up; try a lower "
                       "optimizer.lr or another seed",
                       from, guard_.skipped_in_a_row(), c_.train.max_rollbacks));
-    const auto reader = open_newest_checkpoint(
-        directory_.checkpoints(), [](const std::string& why) { log::warn("damaged checkpoint: {}", why); });
+    const auto reader = open_for_all(directory_.checkpoints(), mesh_);
     if (!reader)
       throw Error(
           fmt::format("step {}: {} steps skipped in a row and no checkpoint to go back to: set "
@@ -301,19 +338,21 @@ class Trainer {
     guard_.restore({.recent = reader->state().recent_losses, .skipped = 0});
     log::warn("step {}: {} steps skipped in a row: back to {}, going on with the text that follows", from,
               c_.train.max_skips, reader->path().string());
-    reporter_ = std::make_unique<Reporter>(directory_, step_, c_.log.tensorboard);
-    Record record;
-    record.add("step", step_);
-    record.add("event", std::string("rollback"));
-    record.add("from_step", from);
-    reporter_->write(record);
+    if (speaks_) {
+      reporter_ = std::make_unique<Reporter>(directory_, step_, c_.log.tensorboard);
+      Record record;
+      record.add("step", step_);
+      record.add("event", std::string("rollback"));
+      record.add("from_step", from);
+      reporter_->write(record);
+    }
     start_reading();
   }
 
   TrainingResult stop() {
     save();
     return {.step = step_,
-            .signal = stop_requested(),
+            .signal = stop_,
             .checkpoint = checkpoint_,
             .model = {},
             .evaluation = {},
@@ -327,8 +366,10 @@ class Trainer {
     sample_now();
     save();
     prefetcher_.reset();
-    export_checkpoint(CheckpointReader(checkpoint_), directory_.model(),
-                      setup_.dtype == at::kBFloat16 ? DType::BF16 : DType::F32);
+    if (speaks_)
+      export_checkpoint(CheckpointReader(checkpoint_), directory_.model(),
+                        setup_.dtype == at::kBFloat16 ? DType::BF16 : DType::F32);
+    if (mesh_ != nullptr) mesh_->world()->barrier();
     return {.step = step_,
             .signal = 0,
             .checkpoint = checkpoint_,
@@ -341,6 +382,9 @@ class Trainer {
   TrainingSetup& setup_;
   const RunConfig& c_;
   const RunDirectory& directory_;
+  Mesh* mesh_;   // null: one process
+  bool speaks_;  // this process writes what people and files are told
+  int stop_ = 0;
   std::unique_ptr<LanguageModel> model_;
   Optimizer optimizer_;
   SpikeGuard guard_;

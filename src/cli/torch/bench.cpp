@@ -1,12 +1,16 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "base/files.hpp"
+#include "base/text.hpp"
 #include "base/threads.hpp"
 #include "cli/commands.hpp"
 #include "kernels/isa.hpp"
 #include "ops/gemm_peak.hpp"
+#include "train/layout_table.hpp"
 #include "train/step_bench.hpp"
 
 namespace sinew::cli {
@@ -114,6 +118,67 @@ void run(const Options& o) {
     for (const auto& type : o.types) run_one(o, preset, type);
 }
 
+struct LayoutOptions {
+  std::vector<std::string> models;
+  std::vector<std::size_t> cases;
+  std::int64_t steps = 20;
+  std::string out = "out/layouts";
+  bool list = false;
+};
+
+void run_layouts(const LayoutOptions& o) {
+  const auto& cases = layout_cases();
+  for (std::size_t i = 0; o.list && i < cases.size(); ++i)
+    fmt::print("{:>3}  {} processes  {}\n", i, cases[i].processes, join(cases[i].layout, " "));
+  if (o.list) return;
+  for (const auto& model : o.models)
+    require(std::find(layout_models().begin(), layout_models().end(), model) != layout_models().end(),
+            "--model is one of {}, not {}{}", join(layout_models(), ", "), model,
+            did_you_mean(model, layout_models()));
+  for (const std::size_t i : o.cases)
+    require(i < cases.size(), "--case is a number below {}: --list shows them", cases.size());
+  LayoutTableOptions options{.program = fs::read_symlink("/proc/self/exe"),
+                             .out = o.out,
+                             .models = o.models.empty() ? layout_models() : o.models,
+                             .cases = o.cases,
+                             .steps = o.steps};
+  const std::size_t all = options.models.size() * (o.cases.empty() ? cases.size() : o.cases.size());
+  std::size_t done = 0, same = 0;
+  const auto rows = layout_table(options, [&](const LayoutRow& row) {
+    same += row.same() ? 1 : 0;
+    fmt::print(stderr, "{:>3}/{}  {}, {} processes, {}: {}\n", ++done, all, row.model, row.processes,
+               row.layout,
+               !row.problem.empty() ? row.problem
+                                    : fmt::format("losses {:.1e}, parameters {:.1e}{}", row.loss_difference,
+                                                  row.parameter_difference, row.same() ? "" : "  DIFFERS"));
+  });
+  fmt::print("{}", layout_markdown(rows, o.steps));
+  if (same != rows.size())
+    throw Error(
+        fmt::format("{} of {} layouts do not train as one process does", rows.size() - same, rows.size()));
+}
+
+void add_layouts(CLI::App& bench) {
+  auto options = std::make_shared<LayoutOptions>();
+  CLI::App* command = bench.add_subcommand(
+      "layouts",
+      "Train tiny networks in many layouts; their losses and weights must be those of one process");
+  command->footer(
+      "Prints a table in Markdown and fails when a loss differs by over 1e-5 (relative) or a weight by over "
+      "1e-4.\n\n"
+      "Examples:\n"
+      "  sinew bench layouts > layouts.md\n"
+      "  sinew bench layouts --list\n"
+      "  sinew bench layouts --model mixtral --case 5 --case 10");
+  command->add_option("--model", options->models, "deepseek-v2, deepseek-v3 or mixtral (default all)");
+  command->add_option("--case", options->cases, "Number of a layout, as --list has it (default all)");
+  command->add_option("--steps", options->steps, "Steps of each run (default 20)")
+      ->check(CLI::Range(1, 100000));
+  command->add_option("--out", options->out, "Folder of the runs (default out/layouts)");
+  command->add_flag("--list", options->list, "Print the layouts and their numbers");
+  command->callback([options] { run_layouts(*options); });
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app) {
@@ -140,6 +205,7 @@ void add_bench(CLI::App& app) {
   command->add_flag("!--no-routing", options->routing,
                     "Leave out the comparison of an MoE layer with a dense one");
   command->callback([options] { run(*options); });
+  add_layouts(*bench);
 }
 
 }  // namespace sinew::cli

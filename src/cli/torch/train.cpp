@@ -3,8 +3,14 @@
 
 #include <ATen/Parallel.h>
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <csignal>
+#include <cstdlib>
+#include <fstream>
 #include <memory>
+#include <optional>
 
 #include "base/error.hpp"
 #include "base/files.hpp"
@@ -12,8 +18,14 @@
 #include "base/signals.hpp"
 #include "base/threads.hpp"
 #include "cli/commands.hpp"
+<<<<<<< HEAD
 #include "cli/plan_here.hpp"
+=======
+#include "comm/rendezvous.hpp"
+#include "comm/spawn.hpp"
+>>>>>>> a631021 (wip: sharded state, experts on several processes, launching, checkpoints of any layout)
 #include "config/run_config.hpp"
+#include "ops/device.hpp"
 #include "train/trainer.hpp"
 
 namespace sinew::cli {
@@ -22,7 +34,12 @@ namespace {
 struct Options {
   std::vector<std::string> configs, sets;
   std::string out, device;
+<<<<<<< HEAD
   bool resume = false, overwrite = false, print_config = false, help_config = false, no_plan = false;
+=======
+  int ranks = 0;
+  bool resume = false, overwrite = false, print_config = false, help_config = false;
+>>>>>>> a631021 (wip: sharded state, experts on several processes, launching, checkpoints of any layout)
 };
 
 RunConfig resolve(const Options& o) {
@@ -70,11 +87,111 @@ void summarise(const Options& o, const TrainingResult& result, const RunConfig& 
              2 * config.train.steps);
 }
 
+RunDirectory::Mode mode_of(const Options& o) {
+  return o.resume      ? RunDirectory::Mode::resume
+         : o.overwrite ? RunDirectory::Mode::overwrite
+                       : RunDirectory::Mode::fresh;
+}
+
+TrainingResult train_here(TrainingSetup& setup, const RunDirectory& directory, bool resume) {
+  catch_stop_signals();
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is an error of the write, as a full disk is
+  return train(setup, directory, resume);
+}
+
+// What rank 0 says at the end; leaves the program where a signal ended the run.
+void report(const Options& o, const TrainingResult& result, const RunConfig& config) {
+  if (result.signal != 0) {
+    log::warn("stopped by {} after step {} of {}; saved {}; go on with: sinew train --out {} --resume",
+              result.signal == SIGINT ? "SIGINT" : "SIGTERM", result.step, config.train.steps,
+              result.checkpoint.string(), o.out);
+    throw CLI::RuntimeError(128 + result.signal);
+  }
+  summarise(o, result, config);
+}
+
+// The launcher's word; a contradiction is told by rank 0 alone.
+std::optional<Launch> launched() {
+  try {
+    return read_launch();
+  } catch (const UserError&) {
+    if (speaks_for_all()) throw;
+    throw CLI::RuntimeError(2);
+  }
+}
+
+void spawn(const Options& o) {
+  std::vector<std::string> arguments;
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  for (std::string argument; std::getline(file, argument, '\0');) arguments.push_back(argument);
+  arguments[0] = fs::read_symlink("/proc/self/exe").string();
+  if (const int code = spawn_ranks(arguments, o.ranks); code != 0) throw CLI::RuntimeError(code);
+}
+
+// All that a rank but the first says goes to its file, for it would only repeat or interrupt.
+void open_log(const Options& o, int rank) {
+  const fs::path logs = fs::path(o.out) / "logs";
+  make_directories(logs);
+  const auto path = logs / fmt::format("rank-{:05}.log", rank);
+  if (rank == 0) return log::also_to(path.string());
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+  require(fd >= 0, "{}: cannot write: {}", path.string(), system_reason());
+  ::dup2(fd, 1);
+  ::dup2(fd, 2);
+  ::close(fd);
+}
+
+void train_as_rank(const Options& o, const RunConfig& config, const Launch& launch, Rendezvous& rendezvous) {
+  EndpointOptions options;
+  options.rank = launch.rank;
+  options.size = launch.size;
+  options.ranks_per_node = launch.local_size;
+  options.timeout = config.layout.timeout;
+  RunConfig own = config;
+  const auto wanted = find_device(config.train.device);
+  if (wanted.is_cuda() && launch.size > 1) own.train.device = fmt::format("cuda:{}", launch.local_rank);
+  options.device = find_device(own.train.device);
+  const auto endpoint = rendezvous.connect(options);
+  TrainingSetup setup = prepare_training(own, endpoint);
+  std::unique_ptr<RunDirectory> directory;
+  const auto world = setup.mesh->world();
+  const auto join = [&](RunDirectory::Mode mode) { directory = std::make_unique<RunDirectory>(o.out, mode); };
+  together(*world, launch.rank == 0, [&] { join(mode_of(o)); });
+  if (launch.rank != 0) join(RunDirectory::Mode::join);
+  const auto result = train_here(setup, *directory, o.resume);
+  if (launch.rank == 0) return report(o, result, config);
+  if (result.signal != 0) throw CLI::RuntimeError(128 + result.signal);
+}
+
+void run_as_rank(const Options& o, const RunConfig& config, const Launch& launch) {
+  follow_parent();
+  ::setenv("OMP_WAIT_POLICY", "passive", 0);
+  const auto threads = std::to_string(std::max(1, default_threads() / launch.local_size));
+  ::setenv("SINEW_THREADS", threads.c_str(), 0);
+  at::set_num_threads(default_threads());
+  if (launch.rank == 0) open_log(o, 0);
+  Rendezvous rendezvous(launch, config.layout.timeout);
+  try {
+    train_as_rank(o, config, launch, rendezvous);
+  } catch (const Error& error) {
+    rendezvous.leave_word(error.what());
+    log::write(log::Level::error, error.what());
+    if (launch.rank != 0) throw;
+    const auto first = rendezvous.first_word();
+    if (first.empty() || first.starts_with("rank 0:")) throw;
+    log::write(log::Level::error, first);
+    if (error.exit_code() == 2) throw UserError(first);
+    throw Error(first);
+  }
+}
+
 void run(const Options& o) {
   if (o.help_config) {
     fmt::print("{}", help_config());
     return;
   }
+  const auto launch = launched();
+  if (launch && launch->rank > 0 && !o.out.empty()) open_log(o, launch->rank);
   RunConfig config = resolve(o);
   if (o.print_config) {
     fmt::print("{}", print_config(config));
@@ -85,8 +202,14 @@ void run(const Options& o) {
   require(o.resume || o.overwrite || !holds_run(o.out),
           "{}: holds a run already: --resume goes on with it, --overwrite starts it anew", o.out);
   make_paths_absolute(config);
+  if (o.ranks > 1 && !launch) return spawn(o);
+  require(!launch || o.ranks == 0 || o.ranks == launch->size,
+          "--ranks {} asks for other processes than {} started ({})", o.ranks, launch ? launch->by : "",
+          launch ? launch->size : 0);
+  if (launch) return run_as_rank(o, config, *launch);
   at::set_num_threads(default_threads());
   TrainingSetup setup = prepare_training(config);
+<<<<<<< HEAD
   const auto mode = o.resume      ? RunDirectory::Mode::resume
                     : o.overwrite ? RunDirectory::Mode::overwrite
                                   : RunDirectory::Mode::fresh;
@@ -102,6 +225,10 @@ void run(const Options& o) {
     throw CLI::RuntimeError(128 + result.signal);
   }
   summarise(o, result, config, setup.planned_step_seconds);
+=======
+  const RunDirectory directory(o.out, mode_of(o));
+  report(o, train_here(setup, directory, o.resume), config);
+>>>>>>> a631021 (wip: sharded state, experts on several processes, launching, checkpoints of any layout)
 }
 
 }  // namespace
@@ -119,6 +246,9 @@ void add_train(CLI::App& app) {
       "  sinew train --config configs/runs/demo.toml --set data.path=out/data --out out/run\n"
       "  sinew train --config base.toml --config mine.toml --set optimizer.lr=1e-3 --out out/run\n"
       "  sinew train --out out/run --resume\n"
+      "  sinew train --ranks 8 --config base.toml --set layout.shard=8 --set layout.expert=8 --out out/run\n"
+      "  torchrun --no-python --nnodes 2 --nproc-per-node 4 ... sinew train --config base.toml --out "
+      "out/run\n"
       "  sinew train --help-config\n"
       "  sinew train --config configs/runs/demo.toml --set data.path=out/data --print-config");
   command->add_option("--config", options->configs, "Settings in TOML; later files win")->type_name("FILE");
@@ -131,9 +261,16 @@ void add_train(CLI::App& app) {
   command->add_flag("--overwrite", options->overwrite, "Remove the run in RUN and start it anew");
   command->add_option("--device", options->device,
                       "auto, cpu, cuda or cuda:N (default auto: a GPU where there is one)");
+<<<<<<< HEAD
   command->add_flag(
       "--no-plan", options->no_plan,
       "Do not time the operations first; else the log says what a step should take beside what it took");
+=======
+  command
+      ->add_option("--ranks", options->ranks,
+                   "Processes on this machine; for many machines use torchrun, srun or mpirun")
+      ->check(CLI::Range(1, 4096));
+>>>>>>> a631021 (wip: sharded state, experts on several processes, launching, checkpoints of any layout)
   command->add_flag("--print-config", options->print_config,
                     "Print every setting, its value and where it came from");
   command->add_flag("--help-config", options->help_config, "Print every setting and what it means");

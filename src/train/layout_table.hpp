@@ -1,0 +1,44 @@
+// Does a layout change what is computed? Tiny networks trained in every layout, each in processes of its own,
+// against the run of one process (docs/layouts.md).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace sinew {
+
+struct LayoutCase {
+  int processes;
+  std::vector<std::string> layout;   // settings of [layout], "shard=8"
+  bool small_micro_batches = false;  // 2 sequences instead of 8: for pipelines
+};
+// At least 24, on 1, 2, 4 and 8 processes.
+const std::vector<LayoutCase>& layout_cases();
+// "deepseek-v2", "deepseek-v3" (with multi-token prediction), "mixtral"
+const std::vector<std::string>& layout_models();
+
+struct LayoutRow {
+  std::string model, layout;
+  int processes = 1;
+  double loss_difference = 0;       // the largest of all steps, relative
+  double parameter_difference = 0;  // the largest of all parameters after the last step, absolute
+  std::string problem{};            // why there are no figures, or ""
+  bool same() const { return problem.empty() && loss_difference <= 1e-5 && parameter_difference <= 1e-4; }
+};
+
+struct LayoutTableOptions {
+  std::filesystem::path program;  // sinew
+  std::filesystem::path out;      // runs are kept here
+  std::vector<std::string> models;
+  std::vector<std::size_t> cases;  // of layout_cases(); empty: all
+  std::int64_t steps = 20;
+};
+std::vector<LayoutRow> layout_table(const LayoutTableOptions& options,
+                                    const std::function<void(const LayoutRow&)>& each);
+
+std::string layout_markdown(const std::vector<LayoutRow>& rows, std::int64_t steps);
+
+}  // namespace sinew
