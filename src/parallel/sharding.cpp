@@ -163,7 +163,9 @@ std::vector<Tensor> Sharding::allocate(const std::vector<PartSpec>& parts, at::S
       const auto& shape = parts_[flat->parameters[i]].shape;
       std::int64_t count = 1;
       for (const auto n : shape) count *= n;
-      tensors[flat->parameters[i]] = flat->weights.narrow(0, flat->offsets[i], count).view(shape).detach();
+      // variable_data(): a version of its own, or gathering again would look like a change to autograd.
+      tensors[flat->parameters[i]] =
+          flat->weights.narrow(0, flat->offsets[i], count).view(shape).variable_data();
     }
   }
   make_pieces();

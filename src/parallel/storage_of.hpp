@@ -13,14 +13,12 @@ inline bool has_memory(const at::Tensor& x) { return x.numel() == 0 || storage_i
 inline void give_memory(const at::Tensor& x) {
   if (has_memory(x)) return;
   const auto fresh = at::empty(x.sizes(), x.options().requires_grad(false));
-  storage_impl(x)->set_nbytes(x.nbytes());
   storage_impl(x)->set_data_ptr(storage_impl(fresh)->set_data_ptr(at::DataPtr(nullptr, x.device())));
 }
 
 inline void take_memory(const at::Tensor& x) {
   if (x.numel() == 0) return;
   storage_impl(x)->set_data_ptr(at::DataPtr(nullptr, x.device()));
-  storage_impl(x)->set_nbytes(0);
 }
 
 }  // namespace sinew

@@ -37,8 +37,9 @@ BatchTensors batch_tensors(const TokenBatch& batch, std::int64_t first, std::int
     return at::from_blob(data, {rows, width}, at::kInt);  // read only, copied below
   };
   const at::Tensor ids = rows_of(batch.tokens).to(at::kLong);
-  BatchTensors out{.tokens = ids.narrow(1, 0, batch.sequence).contiguous(),
-                   .targets = ids.narrow(1, 1, batch.sequence).contiguous(),
+  // Copies: of one row both would be views of the same memory.
+  BatchTensors out{.tokens = ids.narrow(1, 0, batch.sequence).clone(at::MemoryFormat::Contiguous),
+                   .targets = ids.narrow(1, 1, batch.sequence).clone(at::MemoryFormat::Contiguous),
                    .documents = {},
                    .counted = rows * batch.sequence};
   if (mask_documents) {

@@ -16,7 +16,7 @@ namespace sinew::test {
 
 // Runs `body(endpoint)` as rank 0 .. size-1 and rethrows the first rank's error.
 inline void run_ranks(int size, const std::function<void(const std::shared_ptr<Endpoint>&)>& body,
-                      int ranks_per_node = 0, std::int64_t timeout = 60) {
+                      int ranks_per_node = 0, std::int64_t timeout = 20) {
   at::set_num_threads(1);
   const auto store = c10::make_intrusive<c10d::HashStore>();
   std::vector<std::exception_ptr> errors(static_cast<std::size_t>(size));

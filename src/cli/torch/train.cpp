@@ -18,12 +18,9 @@
 #include "base/signals.hpp"
 #include "base/threads.hpp"
 #include "cli/commands.hpp"
-<<<<<<< HEAD
 #include "cli/plan_here.hpp"
-=======
 #include "comm/rendezvous.hpp"
 #include "comm/spawn.hpp"
->>>>>>> a631021 (wip: sharded state, experts on several processes, launching, checkpoints of any layout)
 #include "config/run_config.hpp"
 #include "ops/device.hpp"
 #include "train/trainer.hpp"
@@ -34,12 +31,8 @@ namespace {
 struct Options {
   std::vector<std::string> configs, sets;
   std::string out, device;
-<<<<<<< HEAD
-  bool resume = false, overwrite = false, print_config = false, help_config = false, no_plan = false;
-=======
   int ranks = 0;
-  bool resume = false, overwrite = false, print_config = false, help_config = false;
->>>>>>> a631021 (wip: sharded state, experts on several processes, launching, checkpoints of any layout)
+  bool resume = false, overwrite = false, print_config = false, help_config = false, no_plan = false;
 };
 
 RunConfig resolve(const Options& o) {
@@ -100,14 +93,14 @@ TrainingResult train_here(TrainingSetup& setup, const RunDirectory& directory, b
 }
 
 // What rank 0 says at the end; leaves the program where a signal ended the run.
-void report(const Options& o, const TrainingResult& result, const RunConfig& config) {
+void report(const Options& o, const TrainingResult& result, const RunConfig& config, double planned = 0) {
   if (result.signal != 0) {
     log::warn("stopped by {} after step {} of {}; saved {}; go on with: sinew train --out {} --resume",
               result.signal == SIGINT ? "SIGINT" : "SIGTERM", result.step, config.train.steps,
               result.checkpoint.string(), o.out);
     throw CLI::RuntimeError(128 + result.signal);
   }
-  summarise(o, result, config);
+  summarise(o, result, config, planned);
 }
 
 // The launcher's word; a contradiction is told by rank 0 alone.
@@ -209,26 +202,9 @@ void run(const Options& o) {
   if (launch) return run_as_rank(o, config, *launch);
   at::set_num_threads(default_threads());
   TrainingSetup setup = prepare_training(config);
-<<<<<<< HEAD
-  const auto mode = o.resume      ? RunDirectory::Mode::resume
-                    : o.overwrite ? RunDirectory::Mode::overwrite
-                                  : RunDirectory::Mode::fresh;
-  const RunDirectory directory(o.out, mode);
-  if (!o.no_plan) setup.planned_step_seconds = planned_step(setup);
-  catch_stop_signals();
-  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is an error of the write, as a full disk is
-  const TrainingResult result = train(setup, directory, o.resume);
-  if (result.signal != 0) {
-    log::warn("stopped by {} after step {} of {}; saved {}; go on with: sinew train --out {} --resume",
-              result.signal == SIGINT ? "SIGINT" : "SIGTERM", result.step, config.train.steps,
-              result.checkpoint.string(), o.out);
-    throw CLI::RuntimeError(128 + result.signal);
-  }
-  summarise(o, result, config, setup.planned_step_seconds);
-=======
   const RunDirectory directory(o.out, mode_of(o));
-  report(o, train_here(setup, directory, o.resume), config);
->>>>>>> a631021 (wip: sharded state, experts on several processes, launching, checkpoints of any layout)
+  if (!o.no_plan) setup.planned_step_seconds = planned_step(setup);
+  report(o, train_here(setup, directory, o.resume), config, setup.planned_step_seconds);
 }
 
 }  // namespace
@@ -261,16 +237,13 @@ void add_train(CLI::App& app) {
   command->add_flag("--overwrite", options->overwrite, "Remove the run in RUN and start it anew");
   command->add_option("--device", options->device,
                       "auto, cpu, cuda or cuda:N (default auto: a GPU where there is one)");
-<<<<<<< HEAD
   command->add_flag(
       "--no-plan", options->no_plan,
       "Do not time the operations first; else the log says what a step should take beside what it took");
-=======
   command
       ->add_option("--ranks", options->ranks,
                    "Processes on this machine; for many machines use torchrun, srun or mpirun")
       ->check(CLI::Range(1, 4096));
->>>>>>> a631021 (wip: sharded state, experts on several processes, launching, checkpoints of any layout)
   command->add_flag("--print-config", options->print_config,
                     "Print every setting, its value and where it came from");
   command->add_flag("--help-config", options->help_config, "Print every setting and what it means");
