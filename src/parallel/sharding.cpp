@@ -70,6 +70,22 @@ Tensor passage(Sharding* sharding, std::size_t unit, bool opens, const Tensor& x
   return Passage::apply(x, here);
 }
 
+// Operations under way, so few that what they receive into stays small.
+class TwoAtATime {
+ public:
+  void add(WorkPtr work) {
+    if (before_) before_->wait();
+    before_ = std::exchange(last_, std::move(work));
+  }
+  void finish() {
+    for (auto* work : {&before_, &last_})
+      if (const auto due = std::exchange(*work, nullptr)) due->wait();
+  }
+
+ private:
+  WorkPtr before_, last_;
+};
+
 }  // namespace
 
 Sharding::Sharding(std::shared_ptr<Mesh> mesh, std::vector<int> embedding_ranks)
@@ -309,19 +325,18 @@ void Sharding::end_backward() {
 
 void Sharding::reduce_gradients() {
   end_backward();
-  std::vector<WorkPtr> works;
+  TwoAtATime works;
   for (const auto& flat : flats_)
     if (!flat->gradients_go && flat->members() > 1)
-      works.push_back(flat->shard->reduce_scatter_async(flat->own_gradient, flat->gradients));
-  for (const auto& work : works) work->wait();
+      works.add(flat->shard->reduce_scatter_async(flat->own_gradient, flat->gradients));
+  works.finish();
   std::size_t rounds = 0;
   for (const auto& flat : flats_) rounds = std::max(rounds, flat->replicas.size());
   for (std::size_t round = 0; round < rounds; ++round) {
-    works.clear();
     for (const auto& flat : flats_)
       if (round < flat->replicas.size())
-        works.push_back(flat->replicas[round]->all_reduce_async(flat->own_gradient));
-    for (const auto& work : works) work->wait();
+        works.add(flat->replicas[round]->all_reduce_async(flat->own_gradient));
+    works.finish();
   }
 }
 

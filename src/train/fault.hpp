@@ -1,6 +1,7 @@
 // Faults on purpose, for tests of recovery: SINEW_FAULT holds a list such as "nan@5,kill-save@20".
 //   nan@N        the loss of step N is not a number
 //   spike@N      the loss of step N is a thousand times larger
+//   kill-rankR@N, fail-rankR@N  rank R of several is killed, or fails with an error, in step N
 //   kill-save@N  SIGKILL half-way through writing the checkpoint of step N
 // Steps count from 1. A run that went back past N does not meet the same fault again.
 #pragma once

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <limits>
 
 #include "base/error.hpp"
@@ -181,9 +182,16 @@ class Trainer {
     return static_cast<int>(signal.item<std::int64_t>());
   }
 
+  void fail_on_purpose(std::int64_t number) const {
+    if (fault(fmt::format("kill-rank{}", mesh_->rank()), number)) std::raise(SIGKILL);
+    if (fault(fmt::format("fail-rank{}", mesh_->rank()), number))
+      throw Error(fmt::format("step {}: failed on purpose", number));
+  }
+
   StepReport update(const TokenBatch& batch) {
     StepReport report;
     const std::int64_t number = step_ + 1;
+    if (mesh_ != nullptr) fail_on_purpose(number);
     report.lr = learning_rate(c_, step_);
     const std::int64_t micro = c_.train.micro_batch == 0 ? batch.rows : c_.train.micro_batch;
     report.loss =
