@@ -101,9 +101,15 @@ struct LatentSizes {
   index_t latent() const { return lora + rope; }
 };
 
+void apply_each(std::span<const HeadProduct> products, ForwardTap* tap) {
+  if (tap != nullptr)
+    for (const HeadProduct& head : products) tap->product(*head.product.w, head.x);
+  linear_each(products);
+}
+
 // q [tokens, heads, nope + rope] -> mixed [tokens, heads, v], through queries in the latent space.
 void absorbed(const Model& model, const LatentAttention& a, index_t index, std::span<const QueryRun> runs,
-              const float* q, index_t tokens, LayerMemory& memory, float* mixed) {
+              const float* q, index_t tokens, ForwardTap* tap, LayerMemory& memory, float* mixed) {
   const LatentSizes s(model.config);
   Workspace::Frame frame(thread_workspace());
   float* const latent_q = take_rows(frame, tokens, s.heads * s.latent());
@@ -114,7 +120,7 @@ void absorbed(const Model& model, const LatentAttention& a, index_t index, std::
       memory.heads.push_back({{q + (run.first * s.heads + h) * s.key(), s.heads * s.key(), run.count, s.nope},
                               {&a.key_absorb[size(h)], latent_q + (run.first * s.heads + h) * s.latent(),
                                s.heads * s.latent(), nullptr}});
-  linear_each(memory.heads);
+  apply_each(memory.heads, tap);
   for (const QueryRun& run : runs)
     for (index_t r = run.first * s.heads; r < (run.first + run.count) * s.heads; ++r)
       std::copy_n(q + r * s.key() + s.nope, s.rope, latent_q + r * s.latent() + s.lora);
@@ -126,7 +132,7 @@ void absorbed(const Model& model, const LatentAttention& a, index_t index, std::
       memory.heads.push_back(
           {{latent_mixed + (run.first * s.heads + h) * s.lora, s.heads * s.lora, run.count, s.lora},
            {&a.value_up[size(h)], mixed + (run.first * s.heads + h) * s.v, s.heads * s.v, nullptr}});
-  linear_each(memory.heads);
+  apply_each(memory.heads, tap);
 }
 
 // The same through keys and values of each head.
@@ -188,7 +194,8 @@ void latent(const Model& model, const Layer& layer, index_t index, const Batch& 
   for (std::size_t i = 0; i < batch.runs.size();) {
     std::size_t end = i;
     while (end < batch.runs.size() && is_absorbed(batch.runs[end])) ++end;
-    if (end > i) absorbed(model, a, index, batch.runs.subspan(i, end - i), q, x.tokens, memory, mixed);
+    if (end > i)
+      absorbed(model, a, index, batch.runs.subspan(i, end - i), q, x.tokens, batch.tap, memory, mixed);
     if (end < batch.runs.size()) expanded(model, a, index, batch.runs[end++], q, memory, mixed);
     i = end;
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <mutex>
 #include <nlohmann/json.hpp>
 
@@ -22,11 +23,6 @@ namespace {
 // What the allocation chooses from, by rising size.
 constexpr std::array kCandidates{BlockFormat::q2_k, BlockFormat::q3_k, BlockFormat::iq4_xs, BlockFormat::q4_k,
                                  BlockFormat::q5_k, BlockFormat::q6_k, BlockFormat::q8_0};
-
-std::uint64_t tensor_bytes(const SourceTensor& tensor, BlockFormat format) {
-  return static_cast<std::uint64_t>(tensor.rows.rows) *
-         block_bytes(format, static_cast<std::size_t>(tensor.rows.cols));
-}
 
 // Bytes of the file that are not tensor data, with every tensor padded to the alignment.
 std::uint64_t overhead_bytes(const ModelSource& source) {
@@ -71,6 +67,44 @@ void squared_sums(const float* values, const float* rounded, std::size_t count, 
   }
 }
 
+// The formats that make the sum of relative squared errors least within the budget. Without a calibration
+// every matrix counts alike, for each adds noise of its own relative error to what passes through it.
+std::vector<BlockFormat> allocated_formats(const QuantizeOptions& options, const ModelSource& source) {
+  std::vector<TensorChoices> choices(source.tensors.size());
+  Progress progress("Measuring tensors", source.tensors.size(), "tensors");
+  std::size_t done = 0;
+  std::mutex mutex;
+  parallel_for(source.tensors.size(), 1, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) {
+      const SourceTensor& tensor = source.tensors[i];
+      choices[i].formats = candidate_formats(tensor);
+      for (const BlockFormat format : choices[i].formats)
+        choices[i].costs.push_back(choices[i].formats.size() > 1 ? sampled_error(tensor, format) : 0);
+      const std::lock_guard lock(mutex);
+      progress.update(++done);
+    }
+  });
+  progress.finish();
+  return pick_formats(source, choices, byte_budget(options, source));
+}
+
+}  // namespace
+
+std::uint64_t tensor_bytes(const SourceTensor& tensor, BlockFormat format) {
+  return static_cast<std::uint64_t>(tensor.rows.rows) *
+         block_bytes(format, static_cast<std::size_t>(tensor.rows.cols));
+}
+
+std::vector<BlockFormat> candidate_formats(const SourceTensor& tensor) {
+  if (!quantizable(tensor)) return {BlockFormat::f32};
+  std::vector<BlockFormat> out;
+  for (const BlockFormat candidate : kCandidates) {
+    const BlockFormat format = fitting_format(candidate, tensor.rows.cols);
+    if (std::find(out.begin(), out.end(), format) == out.end()) out.push_back(format);
+  }
+  return out;
+}
+
 std::uint64_t byte_budget(const QuantizeOptions& options, const ModelSource& source) {
   if (options.size) {
     const std::uint64_t overhead = overhead_bytes(source);
@@ -81,51 +115,25 @@ std::uint64_t byte_budget(const QuantizeOptions& options, const ModelSource& sou
   return static_cast<std::uint64_t>(*options.bits * static_cast<double>(elements) / 8);
 }
 
-// The formats that make the sum of relative squared errors least within the budget. Without a calibration
-// every matrix counts alike, for each adds noise of its own relative error to what passes through it.
-std::vector<BlockFormat> allocated_formats(const QuantizeOptions& options, const ModelSource& source) {
-  std::vector<std::vector<FormatChoice>> items(source.tensors.size());
-  std::vector<std::vector<BlockFormat>> formats(source.tensors.size());
-  Progress progress("Measuring tensors", source.tensors.size(), "tensors");
-  std::size_t done = 0;
-  std::mutex mutex;
-  parallel_for(source.tensors.size(), 1, [&](std::size_t begin, std::size_t end) {
-    for (std::size_t i = begin; i < end; ++i) {
-      const SourceTensor& tensor = source.tensors[i];
-      if (!quantizable(tensor)) formats[i] = {BlockFormat::f32};
-      for (const BlockFormat candidate : kCandidates) {
-        const BlockFormat format = fitting_format(candidate, tensor.rows.cols);
-        if (quantizable(tensor) &&
-            std::find(formats[i].begin(), formats[i].end(), format) == formats[i].end())
-          formats[i].push_back(format);
-      }
-      for (const BlockFormat format : formats[i]) {
-        const double cost = quantizable(tensor) ? sampled_error(tensor, format) : 0;
-        items[i].push_back({tensor_bytes(tensor, format), cost});
-      }
-      const std::lock_guard lock(mutex);
-      progress.update(++done);
+std::vector<BlockFormat> pick_formats(const ModelSource& source, const std::vector<TensorChoices>& choices,
+                                      std::uint64_t budget) {
+  std::vector<std::vector<FormatChoice>> items(choices.size());
+  std::uint64_t least = 0;
+  for (std::size_t i = 0; i < choices.size(); ++i) {
+    std::uint64_t smallest = std::numeric_limits<std::uint64_t>::max();
+    for (std::size_t k = 0; k < choices[i].formats.size(); ++k) {
+      items[i].push_back({tensor_bytes(source.tensors[i], choices[i].formats[k]), choices[i].costs[k]});
+      smallest = std::min(smallest, items[i].back().bytes);
     }
-  });
-  progress.finish();
-  const std::uint64_t budget = byte_budget(options, source);
-  const std::vector<std::size_t> picks = allocate(items, budget);
-  if (picks.empty()) {
-    std::uint64_t least = 0;
-    for (const auto& item : items) {
-      least += std::min_element(item.begin(), item.end(), [](const FormatChoice& a, const FormatChoice& b) {
-                 return a.bytes < b.bytes;
-               })->bytes;
-    }
-    fail("{}: cannot be made as small as {}; the least is about {}", options.source.string(),
-         human_bytes(static_cast<double>(budget)), human_bytes(static_cast<double>(least)));
+    least += smallest;
   }
-  std::vector<BlockFormat> chosen;
-  for (std::size_t i = 0; i < picks.size(); ++i) chosen.push_back(formats[i][picks[i]]);
-  return chosen;
+  const std::vector<std::size_t> picks = allocate(items, budget);
+  require(!picks.empty(), "the model cannot be made as small as {}; the least is about {}",
+          human_bytes(static_cast<double>(budget)), human_bytes(static_cast<double>(least)));
+  std::vector<BlockFormat> out;
+  for (std::size_t i = 0; i < picks.size(); ++i) out.push_back(choices[i].formats[picks[i]]);
+  return out;
 }
-
-}  // namespace
 
 double sampled_error(const SourceTensor& tensor, BlockFormat format) {
   constexpr std::int64_t kRows = 64;
@@ -142,24 +150,19 @@ double sampled_error(const SourceTensor& tensor, BlockFormat format) {
   return size > 0 ? error / size : 0;
 }
 
-QuantizeReport quantize_model(const QuantizeOptions& options) {
-  const int ways = (options.type.empty() ? 0 : 1) + (options.bits ? 1 : 0) + (options.size ? 1 : 0);
-  require(ways == 1, "quantize: give one of --type, --bits and --size");
-  require(!options.bits || (*options.bits >= 1 && *options.bits <= 32),
-          "quantize: --bits {} is out of range (1 to 32)", options.bits.value_or(0));
-  require(options.force || !std::filesystem::exists(options.out), "{}: already there (--force replaces it)",
-          options.out.string());
-  const ModelSource source = open_model_source(options.source, options.gguf);
-  const std::vector<BlockFormat> formats =
-      options.type.empty() ? allocated_formats(options, source) : recipe_formats(source, options.type);
+QuantizeReport write_quantized(const ModelSource& source, const std::vector<BlockFormat>& formats,
+                               const std::filesystem::path& out, const EncodeRows& encode) {
   ErrorSums sums(source.tensors.size());
   export_gguf(
-      source, formats, options.out,
-      [&](std::size_t index, const float* rows, std::int64_t first, std::int64_t count, std::byte* out) {
+      source, formats, out,
+      [&](std::size_t index, const float* rows, std::int64_t first, std::int64_t count, std::byte* bytes) {
         const std::int64_t cols = source.tensors[index].rows.cols;
-        quantize_rows(formats[index], rows, count, cols, nullptr, out);
+        if (encode)
+          encode(index, rows, first, count, bytes);
+        else
+          quantize_rows(formats[index], rows, count, cols, nullptr, bytes);
         std::vector<float> rounded(static_cast<std::size_t>(count * cols));
-        dequantize(formats[index], out, rounded.data(), rounded.size());
+        dequantize(formats[index], bytes, rounded.data(), rounded.size());
         double error = 0, size = 0;
         squared_sums(rows, rounded.data(), rounded.size(), &error, &size);
         sums.add(index, first, error, size);
@@ -173,11 +176,30 @@ QuantizeReport quantize_model(const QuantizeOptions& options) {
     report.elements += tensor.elements();
     bytes += report.tensors.back().bytes;
   }
-  report.file_bytes = std::filesystem::file_size(options.out);
+  report.file_bytes = std::filesystem::file_size(out);
   report.bits_per_weight =
       8 * static_cast<double>(bytes) / static_cast<double>(std::max<std::int64_t>(1, report.elements));
+  return report;
+}
+
+QuantizeReport quantize_model(const QuantizeOptions& options) {
+  check_quantize_options(options);
+  const ModelSource source = open_model_source(options.source, options.gguf);
+  const std::vector<BlockFormat> formats =
+      options.type.empty() ? allocated_formats(options, source) : recipe_formats(source, options.type);
+  const QuantizeReport report = write_quantized(source, formats, options.out, {});
   if (!options.report.empty()) write_file_atomic(options.report, report.json());
   return report;
+}
+
+void check_quantize_options(const QuantizeOptions& options, bool another_way) {
+  const int ways = (options.type.empty() ? 0 : 1) + (options.bits ? 1 : 0) + (options.size ? 1 : 0) +
+                   (another_way ? 1 : 0);
+  require(ways == 1, "quantize: give one of --type, --bits, --size and --max-kl");
+  require(!options.bits || (*options.bits >= 1 && *options.bits <= 32),
+          "quantize: --bits {} is out of range (1 to 32)", options.bits.value_or(0));
+  require(options.force || !std::filesystem::exists(options.out), "{}: already there (--force replaces it)",
+          options.out.string());
 }
 
 std::string QuantizeReport::json() const {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "quant/gguf_export.hpp"
 #include "quant/model_source.hpp"
 
 namespace sinew {
@@ -40,6 +41,32 @@ struct QuantizeReport {
 // Streams tensor by tensor on all threads; memory does not grow with the model. Throws UserError when no
 // choice of formats reaches the size.
 QuantizeReport quantize_model(const QuantizeOptions& options);
+
+// Throws UserError unless exactly one of type, bits, size (and `another_way`) is given and `out` may be
+// written.
+void check_quantize_options(const QuantizeOptions& options, bool another_way = false);
+
+// --- The parts.
+
+std::uint64_t tensor_bytes(const SourceTensor& tensor, BlockFormat format);
+// What the allocation may choose for a tensor, by rising size; F32 alone where it is not quantized.
+std::vector<BlockFormat> candidate_formats(const SourceTensor& tensor);
+// Bytes of tensor data that bits or size allow.
+std::uint64_t byte_budget(const QuantizeOptions& options, const ModelSource& source);
+
+struct TensorChoices {
+  std::vector<BlockFormat> formats;
+  std::vector<double> costs;  // of each
+};
+// One format for each tensor, the sum of costs least within the budget. Throws UserError when none is small
+// enough.
+std::vector<BlockFormat> pick_formats(const ModelSource& source, const std::vector<TensorChoices>& choices,
+                                      std::uint64_t budget);
+
+// Writes the file with the bytes that `encode` makes (empty: rounding), and measures the errors of the
+// weights.
+QuantizeReport write_quantized(const ModelSource& source, const std::vector<BlockFormat>& formats,
+                               const std::filesystem::path& out, const EncodeRows& encode);
 
 // Squared error of rounding a tensor to `format`, relative to its squared size, from up to 64 rows spread
 // over it.
