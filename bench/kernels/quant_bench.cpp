@@ -1,7 +1,8 @@
 // The kernels of quantized inference alone, against the limits measured in the same process:
-//   quant_bench [decode|hot|prefill|experts] [format]    one JSON line a figure; SINEW_THREADS and SINEW_ISA as ever
-// Decode: GB/s of weights read and the share of the read bandwidth; prefill: operations a second and the share
-// of the 8-bit peak. Weights are random bits, more of them than the caches hold.
+//   quant_bench [decode|hot|prefill|experts] [format]    one JSON line a figure; SINEW_THREADS and SINEW_ISA
+//   as ever
+// Decode: GB/s of weights read and the share of the read bandwidth; prefill: operations a second and the
+// share of the 8-bit peak. Weights are random bits, more of them than the caches hold.
 #include <fmt/format.h>
 #include <sys/mman.h>
 
@@ -65,10 +66,11 @@ void decode(const Pool& pool, bool hot) {
         }
       });
       const double rate = static_cast<double>(bytes * count) / seconds;
-      fmt::print("{{\"bench\":\"quant_decode\",\"format\":\"{}\",\"tokens\":{},\"threads\":{},\"isa\":\"{}\","
-                 "\"gb_per_s\":{:.2f},\"share_of_bandwidth\":{:.3f}}}\n",
-                 info.name, tokens, default_threads(), isa_name(active_isa()), rate / 1e9,
-                 rate / read_bandwidth().bytes_per_second);
+      fmt::print(
+          "{{\"bench\":\"quant_decode\",\"format\":\"{}\",\"tokens\":{},\"threads\":{},\"isa\":\"{}\","
+          "\"gb_per_s\":{:.2f},\"share_of_bandwidth\":{:.3f}}}\n",
+          info.name, tokens, default_threads(), isa_name(active_isa()), rate / 1e9,
+          rate / read_bandwidth().bytes_per_second);
     }
   }
 }
@@ -80,7 +82,8 @@ void prefill(const Pool& pool) {
     if (!only.empty() && info.name != only) continue;
     if (!packable(info.format)) continue;
     for (const index_t tokens : {48, 512}) {
-      const std::size_t bytes = packed_bytes(info.format, rows, cols), count = (std::size_t{128} << 20) / bytes;
+      const std::size_t bytes = packed_bytes(info.format, rows, cols),
+                        count = (std::size_t{128} << 20) / bytes;
       const double seconds = best_of(4, [&] {
         for (std::size_t i = 0; i < count; ++i) {
           const PackedMatrix w{info.format, rows, cols, pool.data + i * bytes};
@@ -88,11 +91,13 @@ void prefill(const Pool& pool) {
           quant_matmul(active_isa(), x.data(), cols, tokens, cols, {&p, 1});
         }
       });
-      const double rate = 2.0 * static_cast<double>(rows * cols * tokens) * static_cast<double>(count) / seconds;
-      fmt::print("{{\"bench\":\"quant_prefill\",\"format\":\"{}\",\"tokens\":{},\"threads\":{},\"isa\":\"{}\","
-                 "\"gop_per_s\":{:.0f},\"share_of_peak\":{:.3f},\"weights_gb_per_s\":{:.1f}}}\n",
-                 info.name, tokens, default_threads(), isa_name(active_isa()), rate / 1e9, rate / int8_peak(),
-                 static_cast<double>(bytes * count) / seconds / 1e9);
+      const double rate =
+          2.0 * static_cast<double>(rows * cols * tokens) * static_cast<double>(count) / seconds;
+      fmt::print(
+          "{{\"bench\":\"quant_prefill\",\"format\":\"{}\",\"tokens\":{},\"threads\":{},\"isa\":\"{}\","
+          "\"gop_per_s\":{:.0f},\"share_of_peak\":{:.3f},\"weights_gb_per_s\":{:.1f}}}\n",
+          info.name, tokens, default_threads(), isa_name(active_isa()), rate / 1e9, rate / int8_peak(),
+          static_cast<double>(bytes * count) / seconds / 1e9);
     }
   }
 }
@@ -100,7 +105,8 @@ void prefill(const Pool& pool) {
 // The experts of a DeepSeek-V2-Lite layer: 64 of width 1408, 6 a token, and a shared one of 2816.
 void experts(const Pool& pool) {
   const index_t hidden = 2048, width = 1408, count = 64, top_k = 6;
-  const std::size_t up = packed_bytes(BlockFormat::q4_k, width, hidden), down = packed_bytes(BlockFormat::q5_0, hidden, width);
+  const std::size_t up = packed_bytes(BlockFormat::q4_k, width, hidden),
+                    down = packed_bytes(BlockFormat::q5_0, hidden, width);
   std::vector<PackedSwiglu> all;
   std::size_t used = 0;
   const auto take = [&](BlockFormat format, index_t rows, index_t cols) {
@@ -111,7 +117,8 @@ void experts(const Pool& pool) {
   while (used + 2 * count * (2 * up + down) < pool.size)
     for (index_t e = 0; e <= count; ++e) {
       const index_t n = e == count ? 2 * width : width;
-      const PackedMatrix gate = take(BlockFormat::q4_k, n, hidden), second = take(BlockFormat::q4_k, n, hidden);
+      const PackedMatrix gate = take(BlockFormat::q4_k, n, hidden),
+                         second = take(BlockFormat::q4_k, n, hidden);
       all.push_back({gate, second, take(e == count ? BlockFormat::q4_k : BlockFormat::q5_0, hidden, n)});
     }
   const auto layers = static_cast<index_t>(all.size()) / (count + 1);
@@ -134,17 +141,20 @@ void experts(const Pool& pool) {
           bytes += static_cast<double>(2 * up + down);
         }
         work.push_back({weights + count, nullptr, nullptr, tokens});
-        bytes += static_cast<double>(2 * packed_bytes(BlockFormat::q4_k, 2 * width, hidden) + packed_bytes(BlockFormat::q4_k, hidden, 2 * width));
+        bytes += static_cast<double>(2 * packed_bytes(BlockFormat::q4_k, 2 * width, hidden) +
+                                     packed_bytes(BlockFormat::q4_k, hidden, 2 * width));
         quant_experts(active_isa(), x.data(), hidden, tokens, work, y.data(), hidden);
       }
     });
     const double ops = 2.0 * 3 * static_cast<double>(hidden * width * (top_k + 2) * tokens * layers);
-    fmt::print("{{\"bench\":\"quant_experts\",\"tokens\":{},\"threads\":{},\"isa\":\"{}\",\"layers\":{},"
-               "\"ms_per_layer\":{:.3f},\"gb_per_s\":{:.2f},\"share_of_bandwidth\":{:.3f},\"gop_per_s\":{:.0f},"
-               "\"share_of_peak\":{:.3f}}}\n",
-               tokens, default_threads(), isa_name(active_isa()), layers, seconds / static_cast<double>(layers) * 1e3,
-               bytes / seconds / 1e9, bytes / seconds / read_bandwidth().bytes_per_second, ops / seconds / 1e9,
-               ops / seconds / int8_peak());
+    fmt::print(
+        "{{\"bench\":\"quant_experts\",\"tokens\":{},\"threads\":{},\"isa\":\"{}\",\"layers\":{},"
+        "\"ms_per_layer\":{:.3f},\"gb_per_s\":{:.2f},\"share_of_bandwidth\":{:.3f},\"gop_per_s\":{:.0f},"
+        "\"share_of_peak\":{:.3f}}}\n",
+        tokens, default_threads(), isa_name(active_isa()), layers,
+        seconds / static_cast<double>(layers) * 1e3, bytes / seconds / 1e9,
+        bytes / seconds / read_bandwidth().bytes_per_second, ops / seconds / 1e9,
+        ops / seconds / int8_peak());
   }
 }
 
@@ -154,10 +164,11 @@ int main(int argc, char** argv) {
   const std::string_view what = argc > 1 ? argv[1] : "all";
   if (argc > 2) only = argv[2];
   const ReadBandwidth reading = read_bandwidth();
-  fmt::print("{{\"bench\":\"limits\",\"threads\":{},\"isa\":\"{}\",\"read_gb_per_s\":{:.2f},\"streams\":{},"
-             "\"prefetch\":{},\"int8_gop_per_s\":{:.0f}}}\n",
-             default_threads(), isa_name(active_isa()), reading.bytes_per_second / 1e9, reading.streams,
-             reading.prefetch, int8_peak() / 1e9);
+  fmt::print(
+      "{{\"bench\":\"limits\",\"threads\":{},\"isa\":\"{}\",\"read_gb_per_s\":{:.2f},\"streams\":{},"
+      "\"prefetch\":{},\"int8_gop_per_s\":{:.0f}}}\n",
+      default_threads(), isa_name(active_isa()), reading.bytes_per_second / 1e9, reading.streams,
+      reading.prefetch, int8_peak() / 1e9);
   const Pool pool(std::size_t{2} << 30);
   if (what == "decode" || what == "all") decode(pool, false);
   if (what == "hot") decode(pool, true);

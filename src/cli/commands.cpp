@@ -13,8 +13,8 @@ void add_commands(CLI::App& app) {
   add_plan(app);
   add_quantize(app);
   add_schedule(app);
-#ifdef SINEW_TRAIN
   add_bench(app);
+#ifdef SINEW_TRAIN
   add_generate(app);
   add_logits(app);
   add_train(app);

@@ -9,7 +9,9 @@ namespace sinew::cli {
 
 void add_commands(CLI::App& app);
 void add_convert(CLI::App& app);
-void add_bench(CLI::App& app);  // with libtorch
+void add_bench(CLI::App& app);
+void add_bench_infer(CLI::App& bench);
+void add_bench_train(CLI::App& bench);  // with libtorch
 void add_data(CLI::App& app);
 void add_doctor(CLI::App& app);
 void add_quantize(CLI::App& app);

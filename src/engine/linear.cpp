@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "base/team.hpp"
+#include "engine/packing.hpp"
+#include "kernels/quant_experts.hpp"
 #include "kernels/vector.hpp"
 #include "kernels/workspace.hpp"
 
@@ -106,6 +108,36 @@ Place find_place(std::span<const ExpertWork> work, index_t task, const Width& wi
   return {n, task * kTile};
 }
 
+// The packed form of all products; null when one has none.
+const QuantProduct* packed_products(std::span<const Product> products, Workspace::Frame& frame) {
+  for (const Product& p : products)
+    if (packed(*p.w) == nullptr) return nullptr;
+  auto* const out = frame.take<QuantProduct>(products.size());
+  for (std::size_t i = 0; i < products.size(); ++i)
+    out[i] = {packed(*products[i].w), products[i].y, products[i].ldy, products[i].bias};
+  return out;
+}
+
+bool fully_packed(const SwigluWeights& w, index_t hidden) {
+  return packed(w.gate) != nullptr && packed(w.up) != nullptr && packed(w.down) != nullptr &&
+         hidden % 16 == 0 && w.gate.rows % 16 == 0;
+}
+
+// The packed form of all networks; null when one has none.
+const QuantExpertWork* packed_work(std::span<const ExpertWork> work, index_t hidden,
+                                   Workspace::Frame& frame) {
+  for (const ExpertWork& item : work)
+    if (!fully_packed(*item.weights, hidden)) return nullptr;
+  auto* const weights = frame.take<PackedSwiglu>(work.size());
+  auto* const out = frame.take<QuantExpertWork>(work.size());
+  for (std::size_t i = 0; i < work.size(); ++i) {
+    const SwigluWeights& w = *work[i].weights;
+    weights[i] = {*packed(w.gate), *packed(w.up), *packed(w.down)};
+    out[i] = {weights + i, work[i].tokens, work[i].factor, work[i].count};
+  }
+  return out;
+}
+
 void silu_times(float* gate, const float* up, index_t n) {
   for (index_t i = 0; i < n; ++i) gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
 }
@@ -113,6 +145,9 @@ void silu_times(float* gate, const float* up, index_t n) {
 }  // namespace
 
 void linear(const Activations& x, std::span<const Product> products) {
+  Workspace::Frame frame(thread_workspace());
+  if (const QuantProduct* quant = packed_products(products, frame))
+    return quant_matmul(active_isa(), x.x, x.ld, x.tokens, x.cols, {quant, products.size()});
   index_t count = 0;
   for (const Product& product : products) count += tiles(product.w->rows);
   const TileProduct tile;
@@ -127,6 +162,7 @@ void linear_each(std::span<const HeadProduct> products) {
   const TileProduct tile;
   parallel_tasks(static_cast<index_t>(products.size()), [&](index_t i) {
     const auto& [x, p] = products[size(i)];
+    if (p.w->packed != nullptr) return linear(x, p);
     for (index_t row = 0; row < p.w->rows; row += kTile)
       tile(*p.w, row, x.x, x.ld, x.tokens, p.y + row, p.ldy, p.bias);
   });
@@ -134,6 +170,8 @@ void linear_each(std::span<const HeadProduct> products) {
 
 void swiglu_networks(const Activations& x, std::span<const ExpertWork> work, float* y, index_t ldy) {
   Workspace::Frame frame(thread_workspace());
+  if (const QuantExpertWork* quant = packed_work(work, x.cols, frame))
+    return quant_experts(active_isa(), x.x, x.ld, x.tokens, {quant, work.size()}, y, ldy);
   const WorkLayout layout = lay_out(x.tokens, work, frame);
   index_t width = 0, gate_tasks = 0, down_tasks = 0;
   for (const ExpertWork& item : work) {

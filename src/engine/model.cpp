@@ -12,10 +12,12 @@ namespace {
 
 std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
-// The format for a matrix derived from another: it holds what that holds, exactly or nearly.
-BlockFormat derived_format(const WeightMatrix& w) {
+// The format for a matrix derived from another: it holds what that holds, exactly or nearly (of quantized
+// weights 8 bits keep all that counts, and are read fast).
+BlockFormat derived_format(const WeightMatrix& w, index_t cols) {
   if (w.storage != Storage::blocks) return BlockFormat::bf16;
-  return block_info(w.format).elements == 1 ? w.format : BlockFormat::f16;
+  if (block_info(w.format).elements == 1) return w.format;
+  return cols % 32 == 0 ? BlockFormat::q8_0 : BlockFormat::f16;
 }
 
 WeightMatrix transposed(const WeightMatrix& w, const std::string& name) {
@@ -23,12 +25,13 @@ WeightMatrix transposed(const WeightMatrix& w, const std::string& name) {
   weight_rows(w, 0, w.rows, values.data(), w.cols);
   for (index_t r = 0; r < w.rows; ++r)
     for (index_t c = 0; c < w.cols; ++c) turned[size(c * w.rows + r)] = values[size(r * w.cols + c)];
-  return own_matrix(name, w.cols, w.rows, turned.data(), derived_format(w));
+  return own_matrix(name, w.cols, w.rows, turned.data(), derived_format(w, w.rows));
 }
 
 class Loader {
  public:
-  explicit Loader(const std::filesystem::path& path) : path_(path.string()), tensors_(open_tensors(path)) {}
+  Loader(std::string origin, std::unique_ptr<TensorFinder> tensors)
+      : path_(std::move(origin)), tensors_(std::move(tensors)) {}
 
   std::shared_ptr<Model> load() {
     auto model = std::make_shared<Model>();
@@ -230,6 +233,12 @@ std::uint64_t Model::bytes_per_token() const {
   return bytes;
 }
 
-std::shared_ptr<Model> load_model(const std::filesystem::path& path) { return Loader(path).load(); }
+std::shared_ptr<Model> load_model(const std::filesystem::path& path) {
+  return Loader(path.string(), open_tensors(path)).load();
+}
+
+std::shared_ptr<Model> make_model(const std::string& origin, std::unique_ptr<TensorFinder> tensors) {
+  return Loader(origin, std::move(tensors)).load();
+}
 
 }  // namespace sinew::engine

@@ -75,6 +75,10 @@ struct Model {
 // tensor.
 std::shared_ptr<Model> load_model(const std::filesystem::path& path);
 
+// The same from any source of tensors; `origin` is what errors name.
+class TensorFinder;
+std::shared_ptr<Model> make_model(const std::string& origin, std::unique_ptr<TensorFinder> tensors);
+
 // Every matrix that linear() may read, once.
 void each_matrix(Model& model, const std::function<void(WeightMatrix&)>& visit);
 

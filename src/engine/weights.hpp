@@ -26,13 +26,13 @@ struct WeightMatrix {
   index_t rows = 0, cols = 0;  // [out, in]
   Storage storage = Storage::blocks;
   BlockFormat format = BlockFormat::f32;  // of blocks
-  const std::byte* data = nullptr;        // row r at data + r * row_bytes
+  const std::byte* data = nullptr;        // row r at data + r * row_bytes; null: only `packed` is there
   std::size_t row_bytes = 0;
   const float* scales = nullptr;            // FP8: [ceil(rows / 128), ceil(cols / 128)]; null: 1
   std::shared_ptr<const void> owner{};      // of data and scales that are not in a mapped file
   std::shared_ptr<PackedWeights> packed{};  // null: read `data`
 
-  bool present() const { return data != nullptr; }
+  bool present() const { return data != nullptr || packed != nullptr; }
   bool plain_f32() const { return storage == Storage::blocks && format == BlockFormat::f32; }
   std::size_t bytes() const { return static_cast<std::size_t>(rows) * row_bytes; }
 };

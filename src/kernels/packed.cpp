@@ -33,8 +33,7 @@ void nibbles_of_64(const std::uint8_t (&qs)[128], std::uint8_t* code) {  // 64 c
 }
 void pairs_of_128(const std::uint8_t (&qs)[64], std::uint8_t* code) {  // 128 columns in each 32 bytes
   for (std::size_t i = 0; i < 8; ++i)
-    for (std::size_t j = 0; j < 32; ++j)
-      code[i * 32 + j] = (qs[i / 4 * 32 + j] >> (i % 4 * 2)) & 3;
+    for (std::size_t j = 0; j < 32; ++j) code[i * 32 + j] = (qs[i / 4 * 32 + j] >> (i % 4 * 2)) & 3;
 }
 
 void codes(const BlockQ4_0& b, std::uint8_t* out) { nibbles_of_32(b.qs, out); }
@@ -85,9 +84,7 @@ void codes(const BlockIQ4XS& b, std::uint8_t* out) {
 struct Place {
   std::byte *head, *body;
   index_t row;
-  void put16(index_t half, std::uint16_t value) const {
-    std::memcpy(head + half * 32 + row * 2, &value, 2);
-  }
+  void put16(index_t half, std::uint16_t value) const { std::memcpy(head + half * 32 + row * 2, &value, 2); }
   std::byte& scale(index_t line) const { return body[line * kRows + row]; }
   void or_scale(index_t line, unsigned bits) const { scale(line) |= static_cast<std::byte>(bits); }
 };
@@ -109,7 +106,8 @@ void scales(const BlockQ2K& b, const Place& place) {
   place.put16(1, b.dmin);
   for (index_t g = 0; g < 16; ++g) place.or_scale(g, b.scales[g]);
 }
-void scales(const BlockQ3K& b, const Place& place) {  // lines 0..7: low bits of two groups; 8..11: high of four
+void scales(const BlockQ3K& b,
+            const Place& place) {  // lines 0..7: low bits of two groups; 8..11: high of four
   place.put16(0, b.d);
   std::uint8_t s[16];
   unpack_scales_q3k(b.scales, s);

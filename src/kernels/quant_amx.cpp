@@ -12,9 +12,9 @@ namespace {
 
 constexpr index_t kTileBytes = 1024;
 
-// sums [2][2][16 tokens][16 rows]: first index the group of tokens.
-[[gnu::always_inline]] inline void multiply_two(const std::int8_t* a0, const std::int8_t* a1, const std::int8_t* b,
-                                                index_t apart, index_t steps, std::int32_t* sums) {
+// Tiles 0..3: the products of two groups of tokens with two of rows, [2][2][16 tokens][16 rows].
+[[gnu::always_inline]] inline void multiply_two(const std::int8_t* a0, const std::int8_t* a1,
+                                                const std::int8_t* b, index_t apart, index_t steps) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -29,13 +29,9 @@ constexpr index_t kTileBytes = 1024;
     _tile_dpbssd(2, 5, 6);
     _tile_dpbssd(3, 5, 7);
   }
-  _tile_stored(0, sums, 64);
-  _tile_stored(1, sums + 256, 64);
-  _tile_stored(2, sums + 512, 64);
-  _tile_stored(3, sums + 768, 64);
 }
 
-void multiply_one(const std::int8_t* a, const std::int8_t* b, index_t steps, std::int32_t* sums) {
+[[gnu::always_inline]] inline void multiply_one(const std::int8_t* a, const std::int8_t* b, index_t steps) {
   _tile_zero(0);
   _tile_zero(1);
   for (index_t s = 0; s < steps * kTileBytes; s += kTileBytes) {
@@ -45,8 +41,16 @@ void multiply_one(const std::int8_t* a, const std::int8_t* b, index_t steps, std
     _tile_dpbssd(0, 4, 6);
     _tile_dpbssd(1, 4, 7);
   }
+}
+
+[[gnu::always_inline]] inline void store_one(std::int32_t* sums) {
   _tile_stored(0, sums, 64);
   _tile_stored(1, sums + 256, 64);
+}
+[[gnu::always_inline]] inline void store_two(std::int32_t* sums) {
+  store_one(sums);
+  _tile_stored(2, sums + 512, 64);
+  _tile_stored(3, sums + 768, 64);
 }
 
 // acc [16, 32] (first ? = : +=) sums [2][16][16], scaled.
@@ -57,7 +61,8 @@ template <bool First>
   for (int i = 0; i < 16; ++i) {
     const Vf s = splat(scale[i]);
     float* const to = acc + i * 32;
-    const Vf a = to_floats(load_as<Vi>(sums + i * 16)) * low, b = to_floats(load_as<Vi>(sums + 256 + i * 16)) * high;
+    const Vf a = to_floats(load_as<Vi>(sums + i * 16)) * low,
+             b = to_floats(load_as<Vi>(sums + 256 + i * 16)) * high;
     store(to, First ? a * s : load(to) + a * s);
     store(to + 16, First ? b * s : load(to + 16) + b * s);
   }
@@ -65,34 +70,41 @@ template <bool First>
 
 void product_tiles(const std::int8_t* a, index_t stride, index_t groups, index_t steps, const std::int8_t* b,
                    const float* b_scale, const float* scale, const std::int32_t*, float* acc, bool first) {
-  alignas(64) std::int32_t sums[2][1024];
+  alignas(64) std::int32_t sums[1024];
   const Vf low = load(b_scale), high = load(b_scale + 16);
-  const auto add = [&](index_t g, const std::int32_t* from) {
-    if (first)
-      add_group<true>(from, low, high, scale + g * 16, acc + g * 512);
-    else
-      add_group<false>(from, low, high, scale + g * 16, acc + g * 512);
+  const auto add = [&](index_t from, index_t count) {
+    for (index_t i = 0; i < count; ++i) {
+      const index_t g = from + i;
+      if (first)
+        add_group<true>(sums + i * 512, low, high, scale + g * 16, acc + g * 512);
+      else
+        add_group<false>(sums + i * 512, low, high, scale + g * 16, acc + g * 512);
+    }
   };
-  // The tiles work on two groups while vectors add up the two before.
+  // While the tiles work on two groups, vectors add up the two before: their sums are read before the new
+  // ones are written, since a read behind a waiting write of the same low address bits would wait too.
   index_t g = 0;
   for (; g + 2 <= groups; g += 2) {
-    multiply_two(a + g * stride, a + (g + 1) * stride, b, 16 * kSpan, steps, sums[g / 2 % 2]);
-    if (g == 0) continue;
-    add(g - 2, sums[1 - g / 2 % 2]);
-    add(g - 1, sums[1 - g / 2 % 2] + 512);
+    multiply_two(a + g * stride, a + (g + 1) * stride, b, 16 * kSpan, steps);
+    if (g > 0) add(g - 2, 2);
+    store_two(sums);
   }
-  if (groups % 2 != 0) multiply_one(a + g * stride, b, steps, sums[g / 2 % 2]);
-  if (g >= 2) {
-    add(g - 2, sums[1 - g / 2 % 2]);
-    add(g - 1, sums[1 - g / 2 % 2] + 512);
+  if (groups % 2 != 0) {
+    multiply_one(a + g * stride, b, steps);
+    if (g > 0) add(g - 2, 2);
+    store_one(sums);
+    add(g, 1);
+  } else {
+    add(g - 2, 2);
   }
-  if (groups % 2 != 0) add(g, sums[g / 2 % 2]);
 }
 
 void multiply_all(const std::int8_t* a, index_t stride, index_t groups, index_t steps, const std::int8_t* b,
                   std::int32_t* sums) {
-  for (index_t g = 0; g + 2 <= groups; g += 2)
-    multiply_two(a + g * stride, a + (g + 1) * stride, b, steps * kTileBytes, steps, sums + g * 512);
+  for (index_t g = 0; g + 2 <= groups; g += 2) {
+    multiply_two(a + g * stride, a + (g + 1) * stride, b, steps * kTileBytes, steps);
+    store_two(sums + g * 512);
+  }
 }
 
 }  // namespace

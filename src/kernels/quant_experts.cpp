@@ -19,10 +19,10 @@ struct Network {
   const std::int32_t* tokens = nullptr;  // null: 0, 1, ..
   const float* factor = nullptr;         // null: 1
   index_t count = 0, width = 0;
-  QuantBatch act{};                  // rows of the network
+  QuantBatch act{};                   // rows of the network
   TiledBatch tiled_x{}, tiled_act{};  // of networks with many rows
-  float* h = nullptr;                // [count, width]: silu(gate) * up
-  float* out = nullptr;              // [count, hidden]
+  float* h = nullptr;                 // [count, width]: silu(gate) * up
+  float* out = nullptr;               // [count, hidden]
 
   std::int32_t token(index_t i) const { return tokens != nullptr ? tokens[i] : static_cast<std::int32_t>(i); }
   bool few() const { return count <= kFewTokens; }
@@ -34,10 +34,10 @@ struct Layer {
   index_t tokens, hidden;
   QuantBatch x{};
   std::span<Network> networks{};
-  bool few = true;                  // all networks
-  std::int32_t* offset = nullptr;   // [tokens + 1] into slots, where not `few`
-  const float** slots = nullptr;    // results of each token in the order of the networks ..
-  float* factors = nullptr;         // .. and their factors
+  bool few = true;                 // all networks
+  std::int32_t* offset = nullptr;  // [tokens + 1] into slots, where not `few`
+  const float** slots = nullptr;   // results of each token in the order of the networks ..
+  float* factors = nullptr;        // .. and their factors
 };
 
 // body(network, unit) for every unit of every network, on the team.
@@ -85,8 +85,8 @@ void gate_up(const Layer& l, const Network& n, index_t unit) {
   Workspace::Frame frame(thread_workspace());
   float* const gate = frame.take<float>(size(n.groups() * 16 * 32));
   float* const up = frame.take<float>(size(n.groups() * 16 * 32));
-  PairProduct{l.kernels, n.w->gate, tile}(n.tiled_x, 0, n.groups(), gate);
-  PairProduct{l.kernels, n.w->up, tile}(n.tiled_x, 0, n.groups(), up);
+  PairProduct{l.kernels, n.w->gate, tile}(n.tiled_x, n.count, gate, 32, 32, nullptr);
+  PairProduct{l.kernels, n.w->up, tile}(n.tiled_x, n.count, up, 32, 32, nullptr);
   l.kernels.swiglu(gate, up, n.count * 32);
   for (index_t i = 0; i < n.count; ++i) keep(i, gate + i * 32);
 }
@@ -106,16 +106,12 @@ void down(const Layer& l, const Network& n, index_t unit) {
     for (index_t i = 0; i < n.count; i += kFewRows) {
       QuantRow row[kFewRows];
       const index_t rows = rows_from(n, i, n.act, false, row);
-      l.kernels.dot_tiles(n.w->down.format, tile_at(n.w->down, tile), columns / kPackedRows, n.width, row, rows,
-                          n.out + i * l.hidden + column, l.hidden);
+      l.kernels.dot_tiles(n.w->down.format, tile_at(n.w->down, tile), columns / kPackedRows, n.width, row,
+                          rows, n.out + i * l.hidden + column, l.hidden);
     }
     return;
   }
-  Workspace::Frame frame(thread_workspace());
-  float* const sums = frame.take<float>(size(n.groups() * 16 * 32));
-  PairProduct{l.kernels, n.w->down, tile}(n.tiled_act, 0, n.groups(), sums);
-  for (index_t i = 0; i < n.count; ++i)
-    std::memcpy(n.out + i * l.hidden + column, sums + i * 32, size(columns) * sizeof(float));
+  PairProduct{l.kernels, n.w->down, tile}(n.tiled_act, n.count, n.out + column, l.hidden, columns, nullptr);
 }
 
 // Rows 64 unit .. of down for all networks, added to y.
@@ -127,8 +123,8 @@ void down_few(const Layer& l, index_t unit, float* y, index_t ldy) {
     for (index_t i = 0; i < n.count; i += kFewRows) {
       QuantRow row[kFewRows];
       const index_t rows = rows_from(n, i, n.act, false, row);
-      l.kernels.dot_tiles(n.w->down.format, tile_at(n.w->down, unit * kFewTiles), columns / kPackedRows, n.width,
-                          row, rows, out, kColumns);
+      l.kernels.dot_tiles(n.w->down.format, tile_at(n.w->down, unit * kFewTiles), columns / kPackedRows,
+                          n.width, row, rows, out, kColumns);
       for (index_t r = 0; r < rows; ++r)
         l.kernels.add_scaled(out + r * kColumns, n.factor != nullptr ? n.factor[i + r] : 1.0F, columns,
                              y + n.token(i + r) * ldy + column);

@@ -16,6 +16,10 @@ index_t tiles(const PackedMatrix& w) { return round_up(w.rows, kPackedRows) / kP
 index_t units(index_t count, index_t unit) { return (count + unit - 1) / unit; }
 
 void copy_out(const float* from, const float* bias, index_t columns, float* to) {
+  if (bias == nullptr && columns == 32) {  // nearly always: inline
+    std::memcpy(to, from, 32 * sizeof(float));
+    return;
+  }
   if (bias == nullptr) {
     std::memcpy(to, from, size(columns) * sizeof(float));
     return;
@@ -37,18 +41,16 @@ void few_tokens(const QuantKernels& kernels, const QuantBatch& x, const QuantPro
     for (index_t i = 0; i < tokens; ++i) rows[i] = x.row(t + i);
     kernels.dot_tiles(w.format, data, count, w.cols, rows, tokens, out, ld);
     for (index_t i = 0; i < tokens; ++i)
-      copy_out(out + i * ld, p.bias != nullptr ? p.bias + row : nullptr, columns, p.y + (t + i) * p.ldy + row);
+      copy_out(out + i * ld, p.bias != nullptr ? p.bias + row : nullptr, columns,
+               p.y + (t + i) * p.ldy + row);
   }
 }
 
 void many_tokens(const QuantKernels& kernels, const TiledBatch& x, index_t tokens, const QuantProduct& p,
                  index_t tile) {
-  Workspace::Frame frame(thread_workspace());
-  float* const out = frame.take<float>(size(x.groups * 16 * 32));
-  PairProduct{kernels, *p.w, tile}(x, 0, x.groups, out);
   const index_t row = tile * kPackedRows, columns = std::min<index_t>(32, p.w->rows - row);
-  for (index_t t = 0; t < tokens; ++t)
-    copy_out(out + t * 32, p.bias != nullptr ? p.bias + row : nullptr, columns, p.y + t * p.ldy + row);
+  PairProduct{kernels, *p.w, tile}(x, tokens, p.y + row, p.ldy, columns,
+                                   p.bias != nullptr ? p.bias + row : nullptr);
 }
 
 }  // namespace
@@ -56,7 +58,8 @@ void many_tokens(const QuantKernels& kernels, const TiledBatch& x, index_t token
 QuantBatch take_batch(Workspace::Frame& frame, index_t tokens, index_t cols) {
   const index_t wide = padded_cols(cols);
   return {tokens, cols, frame.take<std::int8_t>(size(tokens * wide)),
-          frame.take<float>(size(tokens * spans(cols))), frame.take<std::int32_t>(size(tokens * (wide / 16)))};
+          frame.take<float>(size(tokens * spans(cols))),
+          frame.take<std::int32_t>(size(tokens * (wide / 16)))};
 }
 
 TiledBatch take_tiles(Workspace::Frame& frame, index_t groups, index_t cols) {
@@ -83,40 +86,49 @@ void fill_group(const QuantBatch& batch, const std::int32_t* index, index_t firs
     for (index_t s = 0; s < steps; ++s) std::memcpy(to + s * 1024 + r * 64, row.q + s * 64, 64);
     for (index_t s = 0; s < spans(batch.cols); ++s) {
       std::int32_t sum = 0;
-      for (index_t i = s * 16; i < std::min((s + 1) * 16, padded_cols(batch.cols) / 16); ++i) sum += row.sums[i];
+      for (index_t i = s * 16; i < std::min((s + 1) * 16, padded_cols(batch.cols) / 16); ++i)
+        sum += row.sums[i];
       out.scale[s * tokens + place] = row.scale[s];
       out.sums[s * tokens + place] = sum;
     }
   }
 }
 
-void PairProduct::operator()(const TiledBatch& x, index_t first, index_t groups, float* out) const {
+void PairProduct::operator()(const TiledBatch& x, index_t tokens, float* out, index_t ld, index_t columns,
+                             const float* bias) const {
   const index_t count = spans(w.cols), steps = padded_cols(w.cols) / 64, pair = 32 * kSpan;
   const bool two = tile + 1 < tiles(w);
   const index_t tile_bytes = packed_layout(w.format).tile_bytes(w.cols);
   const std::byte* const data = w.data + tile * tile_bytes;
   Workspace::Frame frame(thread_workspace());
-  auto* const unpacked = frame.take<std::int8_t>(size(count * pair));
+  const bool again = x.groups > kGroupsHeld;  // unpacked spans are used by later groups
+  auto* const unpacked = frame.take<std::int8_t>(size((again ? count : 1) * pair));
   float* const scale = frame.take<float>(size(count * 32));
+  float* const acc = frame.take<float>(size(kGroupsHeld * 16 * 32));
   if (!two) {
-    std::memset(unpacked, 0, size(count * pair));
+    std::memset(unpacked, 0, size((again ? count : 1) * pair));
     std::memset(scale, 0, size(count * 32) * sizeof(float));
   }
   kernels.begin();
-  for (index_t g = 0; g < groups; g += kGroupsHeld) {
-    const index_t held = std::min(kGroupsHeld, groups - g), token = (first + g) * 16;
+  for (index_t g = 0; g < x.groups; g += kGroupsHeld) {
+    const index_t held = std::min(kGroupsHeld, x.groups - g), token = g * 16;
+    const index_t end = std::min(tokens, token + held * 16);
+    for (index_t t = token; t < end; ++t) {  // where the result will be written
+      __builtin_prefetch(out + t * ld, 1, 2);
+      __builtin_prefetch(out + t * ld + 16, 1, 2);
+    }
     for (index_t s = 0; s < count; ++s) {
-      std::int8_t* const b = unpacked + s * pair;
+      std::int8_t* const b = unpacked + (again ? s : 0) * pair;
       if (g == 0) {
         kernels.unpack_span(w.format, data, w.cols, s, b, scale + s * 32);
         if (two)
           kernels.unpack_span(w.format, data + tile_bytes, w.cols, s, b + pair / 2, scale + s * 32 + 16);
       }
-      kernels.product(x.q + (first + g) * x.group_bytes() + s * (kSpan / 64) * 1024, x.group_bytes(), held,
+      kernels.product(x.q + g * x.group_bytes() + s * (kSpan / 64) * 1024, x.group_bytes(), held,
                       std::min(kSpan / 64, steps - s * (kSpan / 64)), b, scale + s * 32,
-                      x.scale + s * x.groups * 16 + token, x.sums + s * x.groups * 16 + token,
-                      out + g * 16 * 32, s == 0);
+                      x.scale + s * x.groups * 16 + token, x.sums + s * x.groups * 16 + token, acc, s == 0);
     }
+    for (index_t t = token; t < end; ++t) copy_out(acc + (t - token) * 32, bias, columns, out + t * ld);
   }
   kernels.end();
 }

@@ -38,14 +38,16 @@ TiledBatch take_tiles(Workspace::Frame& frame, index_t groups, index_t cols);
 void fill_group(const QuantBatch& batch, const std::int32_t* index, index_t first, index_t count,
                 const TiledBatch& out, index_t group);
 
-// Tiles [tile, tile + 2) (or the last one) of w with groups [first, first + groups) of x: emit(row of x's
-// groups, 32 sums, columns that count) for each of `tokens` rows.
+// Tiles [tile, tile + 2) (or the last one) of w with all groups of x.
 struct PairProduct {
   const QuantKernels& kernels;
   const PackedMatrix& w;
   index_t tile;
-  // out [16 * groups, 32]
-  void operator()(const TiledBatch& x, index_t first, index_t groups, float* out) const;
+
+  // Row t of the result, 32 sums, goes to out + t * ld, for t < tokens; `columns` of them (a multiple of 16
+  // or what is left of w) and `bias` (null: none) added.
+  void operator()(const TiledBatch& x, index_t tokens, float* out, index_t ld, index_t columns,
+                  const float* bias) const;
 };
 
 struct QuantProduct {

@@ -20,9 +20,9 @@ constexpr index_t padded_cols(index_t cols) { return round_up(cols, 64); }
 
 // One token's activations in 8 bits.
 struct QuantRow {
-  std::int8_t* q = nullptr;       // [padded_cols(cols)], zeros at the end
-  float* scale = nullptr;         // [spans(cols)]
-  std::int32_t* sums = nullptr;   // [padded_cols(cols) / 16]: of 16 q each
+  std::int8_t* q = nullptr;      // [padded_cols(cols)], zeros at the end
+  float* scale = nullptr;        // [spans(cols)]
+  std::int32_t* sums = nullptr;  // [padded_cols(cols) / 16]: of 16 q each
 };
 
 struct QuantKernels {

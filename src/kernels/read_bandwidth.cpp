@@ -64,7 +64,8 @@ std::uint64_t read(const std::byte* p, std::size_t n, std::size_t streams, std::
 
 ReadBandwidth measure_reading() {
   const std::uint64_t free = this_machine().memory_free;
-  const std::size_t bytes = free == 0 || free > (std::uint64_t{4} << 30) ? std::size_t{1} << 30 : std::size_t{128} << 20;
+  const std::size_t bytes =
+      free == 0 || free > (std::uint64_t{4} << 30) ? std::size_t{1} << 30 : std::size_t{128} << 20;
   const Buffer buffer(bytes);
   if (buffer.data == nullptr) return {};
   const auto parts = static_cast<std::size_t>(default_threads());
@@ -79,8 +80,8 @@ ReadBandwidth measure_reading() {
       for (const std::size_t prefetch : {std::size_t{0}, std::size_t{1024}}) {
         const auto start = Clock::now();
         parallel_tasks(static_cast<std::ptrdiff_t>(parts), [&](std::ptrdiff_t i) {
-          sink ^= read(buffer.data + static_cast<std::size_t>(i) * part, part, static_cast<std::size_t>(streams),
-                       prefetch);
+          sink ^= read(buffer.data + static_cast<std::size_t>(i) * part, part,
+                       static_cast<std::size_t>(streams), prefetch);
         });
         const double rate = static_cast<double>(part * parts) / seconds_since(start);
         if (rate > best.bytes_per_second) best = {rate, streams, prefetch};
@@ -114,8 +115,8 @@ void multiply_many(const QuantKernels& kernels, int times) {
         continue;
       }
       for (index_t s = 0; s < kDeep; s += kSpan)
-        kernels.product(a + s * 16, kDeep * 16, kGroups, kSpan / 64, panel + s * 32, b_scale, scale, sums, acc,
-                        s == 0);
+        kernels.product(a + s * 16, kDeep * 16, kGroups, kSpan / 64, panel + s * 32, b_scale, scale, sums,
+                        acc, s == 0);
     }
   kernels.end();
 }

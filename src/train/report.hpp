@@ -23,7 +23,7 @@ struct StepReport {
   std::int64_t batch = 0;
   double tokens_per_second = 0, mfu = 0;      // since the last line
   double step_seconds = 0, data_seconds = 0;  // a step, since the last line; of these, waiting for data
-  double planned_seconds = 0;  // what `sinew plan --here` says of a step; 0: not asked
+  double planned_seconds = 0;                 // what `sinew plan --here` says of a step; 0: not asked
   double seconds_left = 0;
   std::uint64_t memory_bytes = 0;
   std::string skipped;  // why, or ""

@@ -31,8 +31,9 @@ std::vector<double> product(const std::vector<double>& x, index_t tokens, const 
   for (index_t t = 0; t < tokens; ++t)
     for (index_t r = 0; r < rows; ++r)
       for (index_t i = 0; i < cols; ++i)
-        y[static_cast<std::size_t>(t * rows + r)] += x[static_cast<std::size_t>(t * cols + i)] *
-                                                     static_cast<double>(w.values[static_cast<std::size_t>(r * cols + i)]);
+        y[static_cast<std::size_t>(t * rows + r)] +=
+            x[static_cast<std::size_t>(t * cols + i)] *
+            static_cast<double>(w.values[static_cast<std::size_t>(r * cols + i)]);
   return y;
 }
 
@@ -50,7 +51,8 @@ constexpr double kActivations = 0.012;
 
 TEST(QuantMatmul, AnyNumberOfTokensAgainstDoubles) {
   const index_t cols = 768, rows = 72;
-  for (const BlockFormat format : {BlockFormat::q4_k, BlockFormat::q6_k, BlockFormat::q8_0, BlockFormat::q5_0}) {
+  for (const BlockFormat format :
+       {BlockFormat::q4_k, BlockFormat::q6_k, BlockFormat::q8_0, BlockFormat::q5_0}) {
     const TestMatrix a = make(format, rows, cols, 1), b = make(BlockFormat::q4_k, 33, cols, 2);
     std::vector<float> bias(33);
     for (std::size_t i = 0; i < bias.size(); ++i) bias[i] = static_cast<float>(i);
@@ -61,11 +63,14 @@ TEST(QuantMatmul, AnyNumberOfTokensAgainstDoubles) {
       auto want_b = product(wide, tokens, b);
       for (std::size_t i = 0; i < want_b.size(); ++i) want_b[i] += static_cast<double>(bias[i % 33]);
       for (const Isa isa : integer_isas()) {
-        std::vector<float> ya(static_cast<std::size_t>(tokens * rows)), yb(static_cast<std::size_t>(tokens * 33));
-        const QuantProduct products[] = {{&a.packed, ya.data(), rows, nullptr}, {&b.packed, yb.data(), 33, bias.data()}};
+        std::vector<float> ya(static_cast<std::size_t>(tokens * rows)),
+            yb(static_cast<std::size_t>(tokens * 33));
+        const QuantProduct products[] = {{&a.packed, ya.data(), rows, nullptr},
+                                         {&b.packed, yb.data(), 33, bias.data()}};
         quant_matmul(isa, x.data(), cols, tokens, cols, products);
         const double limit = tokens <= kFewTokens ? kActivations : 1.5 * kActivations;
-        EXPECT_LT(test::relative_error(ya, want_a), limit) << block_info(format).name << " " << tokens << isa_name(isa);
+        EXPECT_LT(test::relative_error(ya, want_a), limit)
+            << block_info(format).name << " " << tokens << isa_name(isa);
         EXPECT_LT(test::relative_error(yb, want_b), limit) << tokens << isa_name(isa);
       }
     }
@@ -78,7 +83,8 @@ TEST(QuantMatmul, SameOnOneThreadAndMany) {
   for (const index_t tokens : {2, 40}) {
     const auto x = test::random_matrix<float>(tokens * cols, 5);
     std::vector<float> many(static_cast<std::size_t>(tokens * rows)), one = many;
-    const QuantProduct to_many{&w.packed, many.data(), rows, nullptr}, to_one{&w.packed, one.data(), rows, nullptr};
+    const QuantProduct to_many{&w.packed, many.data(), rows, nullptr},
+        to_one{&w.packed, one.data(), rows, nullptr};
     quant_matmul(best_isa(), x.data(), cols, tokens, cols, {&to_many, 1});
     test::on_one_thread([&] { quant_matmul(best_isa(), x.data(), cols, tokens, cols, {&to_one, 1}); });
     EXPECT_EQ(many, one);
@@ -94,7 +100,8 @@ TEST(QuantExperts, NetworksOfOneAndManyRowsAgainstDoubles) {
   std::vector<Weights> weights;
   for (std::uint64_t e = 0; e < 4; ++e) {
     const index_t width = e == 3 ? wide : narrow;
-    weights.push_back({make(BlockFormat::q4_k, width, hidden, 10 + e), make(BlockFormat::q4_k, width, hidden, 20 + e),
+    weights.push_back({make(BlockFormat::q4_k, width, hidden, 10 + e),
+                       make(BlockFormat::q4_k, width, hidden, 20 + e),
                        make(BlockFormat::q5_0, hidden, width, 30 + e)});
   }
   for (const index_t tokens : {1, 7, 50}) {
@@ -122,13 +129,15 @@ TEST(QuantExperts, NetworksOfOneAndManyRowsAgainstDoubles) {
       if (e == 3)
         for (index_t t = 0; t < tokens; ++t) add(t, 1);
       else
-        for (std::size_t i = 0; i < chosen[e].size(); ++i) add(chosen[e][i], static_cast<double>(factor[e][i]));
+        for (std::size_t i = 0; i < chosen[e].size(); ++i)
+          add(chosen[e][i], static_cast<double>(factor[e][i]));
     }
     std::vector<PackedSwiglu> packed;
     for (const Weights& w : weights) packed.push_back(w.packed());
     std::vector<QuantExpertWork> work;
     for (std::size_t e = 0; e < 3; ++e)
-      work.push_back({&packed[e], chosen[e].data(), factor[e].data(), static_cast<index_t>(chosen[e].size())});
+      work.push_back(
+          {&packed[e], chosen[e].data(), factor[e].data(), static_cast<index_t>(chosen[e].size())});
     work.push_back({&packed[3], nullptr, nullptr, tokens});
     for (const Isa isa : integer_isas()) {
       std::vector<float> y(static_cast<std::size_t>(tokens * hidden), 0.5F), one = y;

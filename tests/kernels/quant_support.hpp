@@ -36,7 +36,8 @@ inline std::vector<std::size_t> half_places(BlockFormat format) {
   }
 }
 
-inline std::vector<std::byte> random_blocks(BlockFormat format, index_t rows, index_t cols, std::uint64_t seed) {
+inline std::vector<std::byte> random_blocks(BlockFormat format, index_t rows, index_t cols,
+                                            std::uint64_t seed) {
   const Random random(seed, "random blocks");
   std::vector<std::byte> out(block_bytes(format, static_cast<std::size_t>(rows * cols)));
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<std::byte>(random.bits(i) & 255);
@@ -50,7 +51,8 @@ inline std::vector<std::byte> random_blocks(BlockFormat format, index_t rows, in
   return out;
 }
 
-inline std::vector<float> dequantized(BlockFormat format, const std::vector<std::byte>& blocks, index_t count) {
+inline std::vector<float> dequantized(BlockFormat format, const std::vector<std::byte>& blocks,
+                                      index_t count) {
   std::vector<float> out(static_cast<std::size_t>(count));
   dequantize(format, blocks.data(), out.data(), out.size());
   return out;

@@ -125,9 +125,11 @@ TEST(QuantKernels, SpansOfOneScaleAreNearTheWeights) {
             for (index_t i = 0; i < round_up(count, 64); ++i) {
               const std::int8_t bits = out.data()[i / 4 * 64 + r * 4 + i % 4];
               const int value = plus_128 ? static_cast<std::uint8_t>(bits) - 128 : bits;
-              const double want = i < count ? weights[static_cast<std::size_t>(r * cols + span * kSpan + i)] : 0;
+              const double want =
+                  i < count ? weights[static_cast<std::size_t>(r * cols + span * kSpan + i)] : 0;
               ASSERT_NEAR(value * scale[r], want, 0.8 * scale[r])
-                  << block_info(format).name << " " << cols << " " << isa_name(isa) << " row " << r << " " << i;
+                  << block_info(format).name << " " << cols << " " << isa_name(isa) << " row " << r << " "
+                  << i;
             }
         }
       }
@@ -145,7 +147,7 @@ TEST(QuantKernels, ProductsOfUnpackedSpansAreExact) {
         test::Aligned<float> b_scale(32), scale(groups * 16), acc(groups * 16 * 32);
         test::Aligned<std::int32_t> sum(groups * 16);
         std::uint64_t n = 0;
-        const auto number = [&] { return static_cast<std::int8_t>(random.bits(n++) % 255) ; };
+        const auto number = [&] { return static_cast<std::int8_t>(random.bits(n++) % 255); };
         for (index_t i = 0; i < groups * 16 * kSpan; ++i)
           a.data()[i] = static_cast<std::int8_t>(std::max<int>(number(), -127));
         for (index_t i = 0; i < 32 * kSpan; ++i)
@@ -160,7 +162,8 @@ TEST(QuantKernels, ProductsOfUnpackedSpansAreExact) {
           for (index_t r = 0; r < 32; ++r) {
             double total = 0;
             for (index_t i = 0; i < steps * 64; ++i)
-              total += row[i / 64 * 1024 + i % 64] * b.data()[r / 16 * 16 * kSpan + i / 4 * 64 + r % 16 * 4 + i % 4];
+              total += row[i / 64 * 1024 + i % 64] *
+                       b.data()[r / 16 * 16 * kSpan + i / 4 * 64 + r % 16 * 4 + i % 4];
             want[static_cast<std::size_t>(t * 32 + r)] +=
                 total * static_cast<double>(b_scale.data()[r]) * static_cast<double>(scale.data()[t]);
           }
@@ -169,12 +172,12 @@ TEST(QuantKernels, ProductsOfUnpackedSpansAreExact) {
           for (index_t i = 0; i < 32 * kSpan; ++i) b.data()[i] = static_cast<std::int8_t>(b.data()[i] ^ 0x80);
         std::fill_n(acc.data(), groups * 16 * 32, 1.0F);
         kernels.begin();
-        kernels.product(a.data(), 16 * kSpan, groups, steps, b.data(), b_scale.data(), scale.data(), sum.data(),
-                        acc.data(), false);
+        kernels.product(a.data(), 16 * kSpan, groups, steps, b.data(), b_scale.data(), scale.data(),
+                        sum.data(), acc.data(), false);
         const std::vector<float> got(acc.data(), acc.data() + groups * 16 * 32);
         EXPECT_LT(test::relative_error(got, want), 1e-6) << isa_name(isa);
-        kernels.product(a.data(), 16 * kSpan, groups, steps, b.data(), b_scale.data(), scale.data(), sum.data(),
-                        acc.data(), true);
+        kernels.product(a.data(), 16 * kSpan, groups, steps, b.data(), b_scale.data(), scale.data(),
+                        sum.data(), acc.data(), true);
         kernels.end();
         for (double& w : want) w -= 1;
         const std::vector<float> fresh(acc.data(), acc.data() + groups * 16 * 32);

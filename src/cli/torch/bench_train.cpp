@@ -181,11 +181,10 @@ void add_layouts(CLI::App& bench) {
 
 }  // namespace
 
-void add_bench(CLI::App& app) {
-  CLI::App* bench = app.add_subcommand("bench", "Measure this machine")->require_subcommand(1);
+void add_bench_train(CLI::App& bench) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
-      bench->add_subcommand("train", "Training steps: tokens/s, utilisation, memory, where time goes");
+      bench.add_subcommand("train", "Training steps: tokens/s, utilisation, memory, where time goes");
   command->footer(
       "Utilisation is the model's FLOPs (6 x active matrix parameters and causal attention) over the time of "
       "the\n"
@@ -205,7 +204,7 @@ void add_bench(CLI::App& app) {
   command->add_flag("!--no-routing", options->routing,
                     "Leave out the comparison of an MoE layer with a dense one");
   command->callback([options] { run(*options); });
-  add_layouts(*bench);
+  add_layouts(bench);
 }
 
 }  // namespace sinew::cli

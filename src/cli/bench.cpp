@@ -1,0 +1,14 @@
+// sinew bench: what is measured is in files of its own; training needs libtorch (torch/bench.cpp).
+#include "cli/commands.hpp"
+
+namespace sinew::cli {
+
+void add_bench(CLI::App& app) {
+  CLI::App* bench = app.add_subcommand("bench", "Measure this machine")->require_subcommand(1);
+  add_bench_infer(*bench);
+#ifdef SINEW_TRAIN
+  add_bench_train(*bench);
+#endif
+}
+
+}  // namespace sinew::cli

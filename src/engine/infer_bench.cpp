@@ -1,0 +1,105 @@
+#include "engine/infer_bench.hpp"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/random.hpp"
+
+namespace sinew::engine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
+
+Timing timing_of(std::vector<double> seconds) {
+  std::sort(seconds.begin(), seconds.end());
+  return {seconds.front(), seconds[seconds.size() / 2], seconds.back()};
+}
+
+template <class Body>
+double seconds_of(const Body& body) {
+  const auto start = Clock::now();
+  body();
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+std::vector<TokenId> random_tokens(const Model& model, index_t count, std::uint64_t seed) {
+  const Random random(seed, "bench tokens");
+  std::vector<TokenId> ids;
+  for (index_t i = 0; i < count; ++i)
+    ids.push_back(static_cast<TokenId>(random.below(size(i), size(model.config.vocab_size))));
+  return ids;
+}
+
+double elements(const WeightMatrix& w) { return static_cast<double>(w.rows) * static_cast<double>(w.cols); }
+double elements(const SwigluWeights& w) { return elements(w.gate) + elements(w.up) + elements(w.down); }
+
+}  // namespace
+
+double operations_per_token(const Model& model) {
+  double sum = 0;
+  for (const Layer& layer : model.layers) {
+    sum += elements(layer.o);
+    if (layer.latent) {
+      const LatentAttention& a = *layer.latent;
+      if (a.q_a.present()) sum += elements(a.q_a);
+      sum += elements(a.q) + elements(a.kv_a);
+      for (const auto* list : {&a.key_up, &a.value_up})
+        for (const WeightMatrix& w : *list) sum += elements(w);
+    }
+    if (layer.grouped) sum += elements(layer.grouped->q) + elements(layer.grouped->k) + elements(layer.grouped->v);
+    if (layer.dense) sum += elements(*layer.dense);
+    if (!layer.moe) continue;
+    sum += elements(layer.moe->router) +
+           static_cast<double>(model.config.moe.num_experts_per_tok) * elements(layer.moe->experts[0]);
+    if (layer.moe->shared) sum += elements(*layer.moe->shared);
+  }
+  return 2 * sum;
+}
+
+PrefillFigure bench_prefill(Session& session, index_t tokens, int repeats) {
+  const Model& model = session.model();
+  const auto ids = random_tokens(model, tokens, 1);
+  std::vector<double> seconds;
+  for (int i = 0; i <= repeats; ++i) {
+    Sequence sequence = session.make_sequence();
+    const double s = seconds_of([&] { session.forward(sequence, ids); });
+    if (i > 0) seconds.push_back(s);  // the first one warms up
+  }
+  return {.tokens = tokens,
+          .time = timing_of(std::move(seconds)),
+          .operations = static_cast<double>(tokens) * operations_per_token(model) + 2 * elements(model.head),
+          .weight_bytes = static_cast<double>(model.weight_bytes - model.embedding.bytes())};
+}
+
+DecodeFigure bench_decode(Session& session, index_t depth, index_t batch, int steps) {
+  const Model& model = session.model();
+  std::vector<Sequence> sequences;
+  for (index_t b = 0; b < batch; ++b) {
+    if (b > 0) {
+      sequences.push_back(sequences[0].fork(depth));
+      continue;
+    }
+    sequences.push_back(session.make_sequence());
+    const auto ids = random_tokens(model, depth, 2);
+    if (depth > 0) session.forward(sequences[0], ids);
+  }
+  const auto ids = random_tokens(model, batch * (steps + 2), 3);
+  std::vector<double> seconds;
+  for (int step = 0; step < steps + 2; ++step) {
+    std::vector<Input> inputs;
+    for (index_t b = 0; b < batch; ++b)
+      inputs.push_back({&sequences[size(b)], std::span(ids).subspan(size(step * batch + b), 1)});
+    const double s = seconds_of([&] { session.forward(inputs, [](std::size_t, index_t, std::span<const float>) {}); });
+    if (step >= 2) seconds.push_back(s);
+  }
+  return {.depth = depth,
+          .batch = batch,
+          .time = timing_of(std::move(seconds)),
+          .weight_bytes = static_cast<double>(model.bytes_per_token()),
+          .cache_bytes = static_cast<double>(batch * (depth + steps / 2)) *
+                         static_cast<double>(session.pool().bytes_per_token())};
+}
+
+}  // namespace sinew::engine

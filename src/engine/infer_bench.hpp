@@ -1,0 +1,35 @@
+// How fast a model runs, against what this machine's memory and arithmetic allow.
+#pragma once
+
+#include <vector>
+
+#include "engine/session.hpp"
+
+namespace sinew::engine {
+
+struct Timing {
+  double best = 0, median = 0, worst = 0;  // seconds
+};
+
+// One pass over `tokens` tokens of an empty sequence, logits of the last.
+struct PrefillFigure {
+  index_t tokens = 0;
+  Timing time{};
+  double operations = 0;    // of all matrix products of weights
+  double weight_bytes = 0;  // at least: every matrix that is read, once
+};
+PrefillFigure bench_prefill(Session& session, index_t tokens, int repeats);
+
+// Steps of one token for each of `batch` sequences that hold `depth` tokens.
+struct DecodeFigure {
+  index_t depth = 0, batch = 0;
+  Timing time{};            // of a step
+  double weight_bytes = 0;  // read in a step of one sequence; with more, routed experts are not known
+  double cache_bytes = 0;   // read in a step
+};
+DecodeFigure bench_decode(Session& session, index_t depth, index_t batch, int steps);
+
+// Multiplications and additions of weights for one token without the head.
+double operations_per_token(const Model& model);
+
+}  // namespace sinew::engine

@@ -1,0 +1,73 @@
+#include "engine/packing.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "engine/random_model.hpp"
+#include "engine/session.hpp"
+#include "kernels/quant_tables.hpp"
+#include "support/support.hpp"
+
+namespace sinew::engine {
+namespace {
+
+ModelConfig small_config() {
+  return parse_model_config(R"({"architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2",
+    "vocab_size": 300, "hidden_size": 256, "intermediate_size": 512, "moe_intermediate_size": 96,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "n_shared_experts": 2,
+    "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_layer_freq": 1, "first_k_dense_replace": 1,
+    "kv_lora_rank": 64, "q_lora_rank": null, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32, "v_head_dim": 32,
+    "topk_method": "greedy", "n_group": 1, "topk_group": 1, "norm_topk_prob": false, "routed_scaling_factor": 1.0,
+    "scoring_func": "softmax", "hidden_act": "silu", "max_position_embeddings": 512, "rms_norm_eps": 1e-06,
+    "rope_theta": 10000, "attention_bias": false, "tie_word_embeddings": false})");
+}
+
+std::vector<float> logits_of(const std::shared_ptr<Model>& model, const std::vector<TokenId>& ids, bool one_by_one) {
+  Session session(model, {.kv = KvType::f32, .cache_tokens = 128});
+  Sequence sequence = session.make_sequence();
+  std::span<const float> last;
+  if (!one_by_one) {
+    last = session.forward(sequence, ids);
+    return {last.begin(), last.end()};
+  }
+  for (const TokenId id : ids) last = session.forward(sequence, std::vector<TokenId>{id});
+  return {last.begin(), last.end()};
+}
+
+double relative_error(const std::vector<float>& got, const std::vector<float>& want) {
+  double difference = 0, all = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    difference += std::pow(static_cast<double>(got[i]) - static_cast<double>(want[i]), 2);
+    all += std::pow(static_cast<double>(want[i]), 2);
+  }
+  return std::sqrt(difference / all);
+}
+
+}  // namespace
+
+TEST(Packing, PackedModelGivesTheLogitsOfItsFile) {
+  if (quant_kernels(active_isa()) == nullptr) GTEST_SKIP() << "no integer products with " << isa_name(active_isa());
+  const test::TempDir folder;
+  const auto file = folder.path() / "random.gguf";
+  write_random_gguf(small_config(), "Q4_K_M", 3, file);
+  const auto plain = load_model(file), packed_model = load_model(file);
+  const std::size_t bytes = pack_model(*packed_model);
+  EXPECT_GT(bytes, packed_model->weight_bytes / 2);
+  EXPECT_LT(bytes, packed_model->weight_bytes + (1 << 16));
+  EXPECT_NE(packed(packed_model->layers[1].moe->experts[3].down), nullptr);
+  std::vector<TokenId> ids;
+  for (int i = 0; i < 40; ++i) ids.push_back(static_cast<TokenId>(i * 7 % 300));
+  const auto want = logits_of(plain, ids, false);
+  for (const float x : want) ASSERT_TRUE(std::isfinite(x));
+  // Activations in 8 bits: a percent in every product. Routing may then choose otherwise for a token.
+  EXPECT_LT(relative_error(logits_of(packed_model, ids, false), want), 0.08);
+  EXPECT_LT(relative_error(logits_of(packed_model, ids, true), want), 0.08);
+}
+
+TEST(Packing, RandomModelsRun) {
+  const auto model = random_model(small_config(), "Q4_K_M", 5);
+  for (const float x : logits_of(model, {1, 2, 3}, false)) ASSERT_TRUE(std::isfinite(x));
+}
+
+}  // namespace sinew::engine
