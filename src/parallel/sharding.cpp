@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "ops/weight_work.hpp"
 #include "parallel/storage_of.hpp"
 
 namespace sinew {
@@ -34,6 +35,7 @@ struct Sharding::Flat {
   WorkPtr gathering, reducing;
   Tensor reduced;  // [piece] fp32, what `reducing` writes
   bool open = false;
+  int later = 0;  // passes through the unit whose weight gradients are still to come (ops/weight_work.hpp)
 
   std::int64_t members() const { return shard->size(); }
   std::int64_t padded() const { return piece * members(); }
@@ -288,9 +290,21 @@ void Sharding::open(std::size_t unit) {
 
 void Sharding::close(std::size_t unit) {
   drop_weights(unit);
+  if (auto* const work = WeightWork::current()) {
+    each_flat(unit, [](Flat& flat) { ++flat.later; });
+    work->add([this, unit] {
+      each_flat(unit, [](Flat& flat) { --flat.later; });
+      close_gradients(unit);
+    });
+    return;
+  }
+  close_gradients(unit);
+}
+
+void Sharding::close_gradients(std::size_t unit) {
   bool first = true;
   each_flat(unit, [&](Flat& flat) {
-    if (!std::exchange(flat.open, false) || !flat.gradients_go) return;
+    if (flat.later > 0 || !std::exchange(flat.open, false) || !flat.gradients_go) return;
     if (std::exchange(first, false)) finish_reductions();  // of the unit before: one is in flight at a time
     start_reduction(flat);
   });
@@ -318,7 +332,7 @@ void Sharding::end_backward() {
   if (!hooked_) return;
   // The same on all processes of a unit, so the collectives of these meet.
   for (const auto& flat : flats_)
-    if (flat->open) close(flat->unit);
+    if (flat->open) close_gradients(flat->unit);
   for (const auto& flat : flats_) drop_weights(flat->unit);  // gathered ahead for nobody
   finish_reductions();
 }

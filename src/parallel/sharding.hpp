@@ -77,6 +77,7 @@ class Sharding : public UnitHooks {
   void ensure_weights(std::size_t unit);
   void prefetch(std::size_t unit);
   void drop_weights(std::size_t unit);
+  void close_gradients(std::size_t unit);
   void start_reduction(Flat& flat);
   void finish_reductions();
   template <class F>

@@ -76,6 +76,10 @@ Record to_record(const StepReport& r) {
   record.add("memory_bytes", static_cast<std::int64_t>(r.memory_bytes));
   record.add("step_seconds", r.step_seconds);
   record.add("data_seconds", r.data_seconds);
+  record.add("compute_seconds", r.breakdown.of(SpanKind::compute));
+  record.add("communication_seconds", r.breakdown.of(SpanKind::communication));
+  record.add("bubble_seconds", r.breakdown.of(SpanKind::bubble));
+  record.add("optimizer_seconds", r.breakdown.of(SpanKind::optimizer));
   if (r.planned_seconds > 0) record.add("planned_step_seconds", r.planned_seconds);
   if (!r.loss.loads.empty()) {
     const LoadStatistics load = load_statistics(r.loss.loads);

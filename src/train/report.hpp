@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "base/spans.hpp"
 #include "model/balance.hpp"
 #include "train/batch.hpp"
 #include "train/evaluate.hpp"
@@ -24,6 +25,7 @@ struct StepReport {
   double tokens_per_second = 0, mfu = 0;      // since the last line
   double step_seconds = 0, data_seconds = 0;  // a step, since the last line; of these, waiting for data
   double planned_seconds = 0;                 // what `sinew plan --here` says of a step; 0: not asked
+  SpanTotals breakdown;                       // seconds of a step by kind, of the mean process
   double seconds_left = 0;
   std::uint64_t memory_bytes = 0;
   std::string skipped;  // why, or ""

@@ -1,4 +1,4 @@
-// RUN/: config.toml, metrics.jsonl, events.out.tfevents.*, checkpoints/, model/.
+// RUN/: config.toml, metrics.jsonl, events.out.tfevents.*, checkpoints/, model/, trace/.
 #pragma once
 
 #include <filesystem>
@@ -22,6 +22,7 @@ class RunDirectory {
   std::filesystem::path metrics() const { return root_ / "metrics.jsonl"; }
   std::filesystem::path checkpoints() const { return root_ / "checkpoints"; }
   std::filesystem::path model() const { return root_ / "model"; }
+  std::filesystem::path trace() const { return root_ / "trace"; }
 
  private:
   std::filesystem::path root_;

@@ -26,6 +26,7 @@
 #include "train/report.hpp"
 #include "train/schedule.hpp"
 #include "train/state_io.hpp"
+#include "train/step_clock.hpp"
 
 namespace sinew {
 namespace {
@@ -68,7 +69,8 @@ class Trainer {
         speaks_(mesh_ == nullptr || mesh_->rank() == 0),
         model_(build_model(setup)),
         optimizer_(build_optimizer(*model_, c_.optimizer)),
-        guard_(c_.train.spike_factor) {}
+        guard_(c_.train.spike_factor),
+        clock_(directory.trace(), c_.log.trace_steps, mesh_) {}
 
   TrainingResult run(bool resume) {
     if (resume) resume_from_checkpoint();
@@ -152,9 +154,13 @@ class Trainer {
   // One step, and whatever is due after it.
   void take_step() {
     const auto start = Clock::now();
-    const TokenBatch batch = prefetcher_->next();
+    const TokenBatch batch = [&] {
+      const Span span(SpanKind::data, "wait for data");
+      return prefetcher_->next();
+    }();
     data_seconds_ += seconds_since(start);
     StepReport report = update(batch);
+    clock_.end_step();
     work_seconds_ += seconds_since(start);
     if (steps_begun_++ > 0) all_work_seconds_ += seconds_since(start), ++steps_timed_;
     const bool last = step_ == c_.train.steps;
@@ -162,6 +168,7 @@ class Trainer {
     stop_ = agreed_stop();
     const bool eval_due = (c_.eval.every > 0 && step_ % c_.eval.every == 0) || last;
     const bool sample_due = c_.eval.sample_every > 0 && step_ % c_.eval.sample_every == 0 && !last;
+    if (log_due) report.breakdown = clock_.mean_step();
     show(report, log_due);
     Record record = log_due ? to_record(report) : Record{{{"step", step_}}};
     evaluation_.reset();
@@ -194,10 +201,12 @@ class Trainer {
     if (mesh_ != nullptr) fail_on_purpose(number);
     report.lr = learning_rate(c_, step_);
     const std::int64_t micro = c_.train.micro_batch == 0 ? batch.rows : c_.train.micro_batch;
+    const Span step(SpanKind::compute, "step", number);
     report.loss =
         forward_backward(*model_, optimizer_, batch, micro, c_.data.mask_documents, setup_.device, mesh_);
     if (fault("nan", number)) report.loss.cross_entropy = std::numeric_limits<double>::quiet_NaN();
     if (fault("spike", number)) report.loss.cross_entropy *= 1000;
+    const Span after(SpanKind::optimizer, "update");
     report.gradient_norm = optimizer_.gradient_norm();
     report.skipped = guard_.judge(report.loss.cross_entropy, report.gradient_norm);
     if (report.skipped.empty()) {
@@ -396,6 +405,7 @@ class Trainer {
   std::unique_ptr<LanguageModel> model_;
   Optimizer optimizer_;
   SpikeGuard guard_;
+  StepClock clock_;
   std::unique_ptr<Reporter> reporter_;
   std::unique_ptr<Prefetcher> prefetcher_;
   std::int64_t step_ = 0, saved_ = -1, rollbacks_ = 0;

@@ -132,5 +132,15 @@ TEST(Layouts, PipelineTensorAndContext) {
   expect_same(want_c, c, {.data = 1, .shard = 2, .zero = 1, .pipeline = 2, .schedule = "gpipe"});
 }
 
+// Weight gradients that are left for later, of units whose weights and gradients come and go.
+TEST(Layouts, SplitBackwardPassesUnderShardedState) {
+  const auto b = v3();
+  const auto want = alone(b);
+  expect_same(want, b, {.data = 1, .shard = 2, .zero = 3, .pipeline = 2, .schedule = "zero-bubble"});
+  auto deep = v3();
+  deep.config.num_hidden_layers = 4;
+  expect_same(alone(deep), deep, {.data = 1, .shard = 2, .zero = 2, .pipeline = 2, .schedule = "dualpipe-v"});
+}
+
 }  // namespace
 }  // namespace sinew
