@@ -38,7 +38,7 @@ while [ $i -lt 400 ]; do
   echo "the wind sings of stone $i and the river rises over $((i * 7 % 31)) hills"
   i=$((i + 1))
 done >"$dir/text.txt"
-"$sinew" tokenizer train "$dir/text.txt" --vocab 300 --out "$dir/tokenizer.json" >"$dir/log" 2>&1 || {
+"$sinew" tokenizer train "$dir/text.txt" --vocab-size 300 --out "$dir/tokenizer.json" >"$dir/log" 2>&1 || {
   cat "$dir/log"; exit 1; }
 "$sinew" data "$dir/text.txt" --tokenizer "$dir/tokenizer.json" --out "$dir/data" --val-fraction 0.1 \
   >"$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
@@ -76,8 +76,10 @@ EOF
 export OMP_NUM_THREADS=1
 "$sinew" train --config "$dir/run.toml" --out "$dir/one" >"$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
 
+# -r and -t are named because torchrun 1.13 fails on their defaults under Python 3.11.
 machine() {  # namespace, node number, log
-  ip netns exec "$1" torchrun --no-python --nnodes 2 --nproc_per_node 2 --node_rank "$2" \
+  ip netns exec "$1" torchrun --no_python -r 1 -t 2 --log_dir "$dir/torchrun" --nnodes 2 --nproc_per_node 2 \
+    --node_rank "$2" \
     --master_addr 10.213.77.1 --master_port 29611 \
     "$sinew" train --config "$dir/run.toml" --set layout.pipeline=2 --set layout.tensor=2 --out "$dir/two" \
     >"$3" 2>&1
