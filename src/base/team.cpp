@@ -45,7 +45,12 @@ class Team {
     if (sleepers_.load() > 0) calls_.notify_all();
     function(context);
     gate_.fetch_and(~kOpen);
-    while ((gate_.load(std::memory_order_acquire) & kInside) != 0) pause();
+    // Threads that are in may have lost their core to another program: then let them have this one.
+    for (int i = 1; (gate_.load(std::memory_order_acquire) & kInside) != 0; ++i)
+      if (i % 256 == 0)
+        std::this_thread::yield();
+      else
+        pause();
     busy_.store(false, std::memory_order_release);
   }
 

@@ -4,6 +4,7 @@ namespace sinew::cli {
 
 // In the order of `sinew --help`.
 void add_commands(CLI::App& app) {
+  add_chat(app);
   add_convert(app);
   add_doctor(app);
   add_inspect(app);
@@ -14,9 +15,10 @@ void add_commands(CLI::App& app) {
   add_quantize(app);
   add_schedule(app);
   add_bench(app);
-#ifdef SINEW_TRAIN
+  add_eval(app);
   add_generate(app);
   add_logits(app);
+#ifdef SINEW_TRAIN
   add_train(app);
 #endif
   add_tokenizer(app);

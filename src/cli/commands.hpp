@@ -8,16 +8,18 @@
 namespace sinew::cli {
 
 void add_commands(CLI::App& app);
+void add_chat(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_bench_infer(CLI::App& bench);
 void add_bench_train(CLI::App& bench);  // with libtorch
+void add_eval(CLI::App& app);
 void add_data(CLI::App& app);
 void add_doctor(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_inspect(CLI::App& app);
-void add_generate(CLI::App& app);  // with libtorch
-void add_logits(CLI::App& app);    // with libtorch
+void add_generate(CLI::App& app);
+void add_logits(CLI::App& app);
 void add_export(CLI::App& app);
 void add_plot(CLI::App& app);
 void add_plan(CLI::App& app);

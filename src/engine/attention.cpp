@@ -8,6 +8,7 @@
 
 #include "base/team.hpp"
 #include "kernels/vector.hpp"
+#include "kernels/widen.hpp"
 #include "kernels/workspace.hpp"
 #include "quant/quantize_rows.hpp"
 
@@ -38,7 +39,7 @@ const T* page_rows(const VectorKernels<T>& vector, KvType type, const KvPool::Ro
   const index_t used = static_cast<index_t>(block_info(format).elements);
   const index_t whole = (n + used - 1) / used * used;  // a value is the first part of a latent
   for (index_t r = 0; r < kPage; ++r) {
-    dequantize(format, rows.data + size(r) * rows.row, wide, size(whole));
+    widen(format, rows.data + size(r) * rows.row, size(whole), wide);
     vector.store(wide, n, 1, n, scratch + r * n, n, 1.0F, false);
   }
   return scratch;
@@ -58,6 +59,8 @@ struct CachedSource {
   const AttentionShape& shape;
   index_t head;
 
+  // Keys lie in memory as the products read them.
+  bool direct() const { return kv_format(sequence.pool().type()) == kNative<T>; }
   const T* keys(index_t first, index_t /*count*/, const Scratch<T>& s, index_t& ld) const {
     const KvPool& pool = sequence.pool();
     const auto rows = pool.keys(sequence.page_table()[first / kPage], shape.layer, head);
@@ -80,6 +83,7 @@ struct ExpandedSource {
 
   index_t nope() const { return shape.key - expanded.rope; }
   index_t width() const { return nope() + shape.value; }
+  bool direct() const { return false; }
   const float* row(index_t token) const {
     return expanded.keys + (token * expanded.heads + head - expanded.first_head) * width();
   }
@@ -119,22 +123,33 @@ class Worker {
       : shape_(shape),
         gemm_(gemm_kernels<T>(isa)),
         vector_(vector_kernels<T>(isa)),
-        narrow_(vector_kernels<float>(isa)) {}
+        narrow_(vector_kernels<float>(isa)),
+        wide_(gemm_kernels<float>(isa)) {}
 
   const VectorKernels<T>& vector() const { return vector_; }
 
   template <class Source>
   void run(const Task& task, const Source& source, const float* q) const {
     Workspace::Frame frame(thread_workspace());
-    Buffers b = take(task, q, frame);
+    const bool turned = task.rows <= kTile && source.direct() && shape_.key % kStep<T> == 0;
+    const Buffers b = take(task, q, turned, frame);
     std::fill_n(task.top, task.rows, kNone);
     std::fill_n(task.sum, task.rows, 0.0F);
     gemm_.begin();
     for (index_t first = task.begin; first < task.end; first += kKeys) {
       const index_t count = std::min(kKeys, task.end - first);
-      pack(source, first, count, b);
-      for (index_t r = 0; r < task.rows; r += kTile)
-        if (task.visible(std::min(task.rows, r + kTile) - 1) > first) block(task, r, first, count, b);
+      pack_values(source, first, count, b);
+      if (turned) {
+        turned_scores(task, source, first, count, b);
+        block(task, 0, first, count, b);
+        continue;
+      }
+      pack_keys(source, first, count, b);
+      for (index_t r = 0; r < task.rows; r += kTile) {
+        if (task.visible(std::min(task.rows, r + kTile) - 1) <= first) continue;
+        scores(task, r, count, b);
+        block(task, r, first, count, b);
+      }
     }
     gemm_.end();
   }
@@ -142,36 +157,47 @@ class Worker {
  private:
   struct Buffers {
     index_t key_k, value_panels;
-    T *q, *keys, *values, *weights;
-    float *scores, *part;
+    T *q, *keys, *values, *weights;  // `keys` turned: the queries, packed
+    float *scores, *turned, *part;
     Scratch<T> scratch;
   };
 
-  Buffers take(const Task& task, const float* q, Workspace::Frame& frame) const {
+  Buffers take(const Task& task, const float* q, bool turned, Workspace::Frame& frame) const {
     Buffers b{};
     b.key_k = padded_k<T>(shape_.key);
     b.value_panels = (shape_.value + kTile - 1) / kTile;
-    b.q = frame.take<T>(size(round_up(task.rows, 16) * b.key_k));
-    b.keys = frame.take<T>(size(kKeys * b.key_k));
+    const index_t rows = turned ? kTile : round_up(task.rows, 16);
+    b.q = frame.take<T>(size(rows * b.key_k));
+    b.keys = frame.take<T>(size((turned ? kTile : kKeys) * b.key_k));
+    b.turned = turned ? frame.take<float>(size(kKeys * kTile)) : nullptr;
     b.values = frame.take<T>(size(kKeys * b.value_panels * kTile));
     b.weights = frame.take<T>(size(kTile * kKeys));
     b.scores = frame.take<float>(size(kTile * kKeys));
     b.part = frame.take<float>(size(kTile * b.value_panels * kTile));
     const index_t widest = std::max(shape_.key, shape_.value);
     b.scratch = {frame.take<float>(size(round_up(widest, 32))), frame.take<T>(size(kPage * widest))};
-    if (b.key_k != shape_.key) std::memset(static_cast<void*>(b.q), 0, size(task.rows * b.key_k) * sizeof(T));
+    if (turned || b.key_k != shape_.key)
+      std::memset(static_cast<void*>(b.q), 0, size(rows * b.key_k) * sizeof(T));
     for (index_t r = 0; r < task.rows; ++r)
       vector_.store(q + ((task.run->first + task.token(r)) * shape_.heads + task.query_head(r)) * shape_.key,
                     shape_.key, 1, shape_.key, b.q + r * b.key_k, b.key_k, 1.0F, false);
+    if (turned) gemm_.pack_b_transposed(b.q, b.key_k, kTile, b.key_k, b.keys);
     return b;
   }
 
   template <class Source>
-  void pack(const Source& source, index_t first, index_t count, const Buffers& b) const {
+  void pack_keys(const Source& source, index_t first, index_t count, const Buffers& b) const {
     for (index_t at = 0; at < count; at += kPage) {
       index_t ld = 0;
       const T* const keys = source.keys(first + at, std::min(kPage, count - at), b.scratch, ld);
       gemm_.pack_b_transposed(keys, ld, kPage, shape_.key, b.keys + at * b.key_k);
+    }
+  }
+
+  template <class Source>
+  void pack_values(const Source& source, index_t first, index_t count, const Buffers& b) const {
+    for (index_t at = 0; at < count; at += kPage) {
+      index_t ld = 0;
       const T* const values = source.values(first + at, std::min(kPage, count - at), b.scratch, ld);
       for (index_t p = 0; p < b.value_panels; ++p)
         gemm_.pack_b(values + p * kTile, ld, nullptr, kPage, std::min(kTile, shape_.value - p * kTile),
@@ -179,11 +205,29 @@ class Worker {
     }
   }
 
-  void block(const Task& task, index_t first_row, index_t first, index_t count, const Buffers& b) const {
-    const index_t rows = std::min(kTile, task.rows - first_row), keys = round_up(count, kPage);
+  // Few queries: packing all keys would cost more than the products. The keys are the left operand as they
+  // lie in the cache, the queries the packed one; the scores are turned afterwards.
+  template <class Source>
+  void turned_scores(const Task& task, const Source& source, index_t first, index_t count,
+                     const Buffers& b) const {
+    for (index_t at = 0; at < count; at += kPage) {
+      index_t ld = 0;
+      const T* const keys = source.keys(first + at, kPage, b.scratch, ld);
+      gemm_.block(keys, ld, kPage, b.keys, b.key_k, b.turned + at * kTile, kTile, false);
+    }
+    wide_.pack_a_transposed(b.turned, kTile, nullptr, count, task.rows, b.scores, kKeys);
+  }
+
+  void scores(const Task& task, index_t first_row, index_t count, const Buffers& b) const {
+    const index_t rows = std::min(kTile, task.rows - first_row);
     for (index_t at = 0; at < count; at += kPage)
       gemm_.block(b.q + first_row * b.key_k, b.key_k, rows, b.keys + at * b.key_k, b.key_k, b.scores + at,
                   kKeys, false);
+  }
+
+  // The softmax of the scores of rows first_row .. and the values it weighs, joined to what came before.
+  void block(const Task& task, index_t first_row, index_t first, index_t count, const Buffers& b) const {
+    const index_t rows = std::min(kTile, task.rows - first_row), keys = round_up(count, kPage);
     float top[kTile], sum[kTile];
     for (index_t r = 0; r < rows; ++r) {
       const index_t end = std::clamp<index_t>(task.visible(first_row + r) - first, 0, count);
@@ -212,6 +256,7 @@ class Worker {
   const GemmKernels<T>& gemm_;
   const VectorKernels<T>& vector_;
   const VectorKernels<float>& narrow_;
+  const GemmKernels<float>& wide_;
 };
 
 // The tasks of `heads` key heads from first_head on, split by rows and keys.
@@ -336,7 +381,7 @@ void read_keys(const Sequence& sequence, index_t layer, index_t head, index_t fi
     for (index_t t = piece * kPage; t < std::min(tokens, (piece + 1) * kPage); ++t) {
       const index_t at = first + t;
       const auto rows = pool.keys(sequence.page_table()[at / kPage], layer, head);
-      dequantize(kv_format(pool.type()), rows.data + size(at % kPage) * rows.row, out + t * n, size(n));
+      widen(kv_format(pool.type()), rows.data + size(at % kPage) * rows.row, size(n), out + t * n);
     }
   });
 }

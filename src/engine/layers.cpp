@@ -69,6 +69,58 @@ void rms_norm(index_t rows, index_t n, const float* x, index_t ld_x, const std::
                           frame.take<float>(size(rows)));
 }
 
+namespace {
+
+// The router of the next layer, run on what this layer's feed-forward is about to be added to: most of what
+// it chooses is chosen again once that has been added (Eliseev and Mazur 2023).
+void foresee(const Model& model, index_t index, const Batch& batch, const float* x, LayerMemory& memory) {
+  constexpr index_t kFew = 4;  // more tokens ask for most experts anyway
+  const auto next = size(index + 1);
+  if (batch.tokens > kFew || next >= model.layers.size() || !model.layers[next].moe) return;
+  const MixtureOfExperts& moe = *model.layers[next].moe;
+  const GateRule rule = gate_rule(model.config);
+  const index_t hidden = model.config.hidden_size;
+  Workspace::Frame frame(thread_workspace());
+  float* const normed = take_rows(frame, batch.tokens, hidden);
+  float* const logits = take_rows(frame, batch.tokens, rule.experts);
+  float* const scores = frame.take<float>(size(batch.tokens * rule.experts));
+  auto* const chosen = frame.take<std::int64_t>(size(batch.tokens * rule.top_k));
+  float* const weight = frame.take<float>(size(batch.tokens * rule.top_k));
+  rms_norm(batch.tokens, hidden, x, hidden, model.layers[next].ffn_norm, model.config.rms_norm_eps, normed);
+  linear({normed, hidden, batch.tokens, hidden}, Product{&moe.router, logits, rule.experts, nullptr});
+  gate_forward(active_isa(), rule, batch.tokens, logits,
+               moe.correction_bias.empty() ? nullptr : moe.correction_bias.data(), scores, chosen, weight);
+  memory.wanted.assign(chosen, chosen + batch.tokens * rule.top_k);
+  model.store->prefetch(index + 1, memory.wanted);
+}
+
+// Experts from disk, as many at a time as memory holds.
+void stored_networks(const Model& model, const MixtureOfExperts& moe, index_t index, const Batch& batch,
+                     const Activations& rows, LayerMemory& memory, float* y) {
+  ExpertStore& store = *model.store;
+  const auto routed = memory.work.size() - (moe.shared ? 1 : 0);
+  const std::size_t wave = std::max<std::size_t>(1, size(store.capacity()) / 2);
+  for (std::size_t begin = 0; begin < routed || begin == 0;) {
+    const std::size_t end = std::min(routed, routed <= size(store.capacity()) ? routed : begin + wave);
+    memory.wanted.clear();
+    for (std::size_t i = begin; i < end; ++i)
+      memory.wanted.push_back(static_cast<std::int32_t>(memory.work[i].weights - moe.experts.data()));
+    store.request(index, memory.wanted);
+    if (begin == 0) foresee(model, index, batch, y, memory);
+    store.hold();
+    for (std::size_t i = begin; i < end; ++i)
+      memory.work[i].weights =
+          store.weights(index, static_cast<std::int32_t>(memory.work[i].weights - moe.experts.data()));
+    const std::size_t last = end == routed ? memory.work.size() : end;  // the shared one goes with the last
+    swiglu_networks(rows, std::span(memory.work).subspan(begin, last - begin), y, rows.cols);
+    store.release();
+    if (end == begin) break;
+    begin = end;
+  }
+}
+
+}  // namespace
+
 void feed_forward_layer(const Model& model, const Layer& layer, index_t index, const Batch& batch,
                         const float* x, LayerMemory& memory, float* y) {
   const index_t hidden = model.config.hidden_size;
@@ -80,6 +132,9 @@ void feed_forward_layer(const Model& model, const Layer& layer, index_t index, c
     mixture(model, *layer.moe, index, batch, rows, memory);
   if (batch.tap != nullptr)
     for (const ExpertWork& work : memory.work) batch.tap->network(work, rows);
+  const bool on_disk =
+      model.store != nullptr && layer.moe && index < static_cast<index_t>(model.layers.size());
+  if (on_disk) return stored_networks(model, *layer.moe, index, batch, rows, memory, y);
   swiglu_networks(rows, memory.work, y, hidden);
 }
 

@@ -43,7 +43,8 @@ struct LayerMemory {
   std::vector<ExpertWork> work;
   std::vector<HeadProduct> heads;
   std::vector<Product> products;
-  std::vector<float> factors;  // weights of the rows sorted by expert
+  std::vector<std::int32_t> wanted;  // experts to fetch
+  std::vector<float> factors;        // weights of the rows sorted by expert
 };
 
 // Memory for [tokens, columns] with the rows that products of any part of them may read beyond the last.

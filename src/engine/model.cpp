@@ -5,6 +5,7 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "base/text.hpp"
 #include "engine/tensor_finder.hpp"
 
 namespace sinew::engine {
@@ -38,6 +39,7 @@ class Loader {
     model->config = tensors_->config();
     model->rope_layout = tensors_->rope_layout();
     model->files = tensors_->files();
+    model->mapped = tensors_->mapped();
     ModelConfig& config = model->config;
     model->embedding = matrix("model.embed_tokens.weight");
     for (std::int64_t l = 0; l < config.num_hidden_layers; ++l) model->layers.push_back(layer(l));
@@ -232,6 +234,23 @@ std::uint64_t Model::bytes_per_token() const {
   }
   return bytes;
 }
+
+void stream_experts(Model& model, std::uint64_t memory) {
+  if (model.weight_bytes <= memory) return;
+  std::uint64_t experts = 0;
+  for (Layer& layer : model.layers)
+    if (layer.moe)
+      for (SwigluWeights& expert : layer.moe->experts)
+        each_of_network(expert, [&](WeightMatrix& w) { experts += w.bytes(); });
+  const std::uint64_t resident = model.weight_bytes - experts;
+  require(experts > 0, "the model takes {} and has no routed experts that could stay on disk",
+          human_bytes(static_cast<double>(model.weight_bytes)));
+  require(memory > resident, "--memory {}: {} are needed beside the experts",
+          human_bytes(static_cast<double>(memory)), human_bytes(static_cast<double>(resident)));
+  model.store = std::make_shared<ExpertStore>(model, memory - resident);
+}
+
+ModelConfig model_config(const std::filesystem::path& path) { return open_tensors(path)->config(); }
 
 std::shared_ptr<Model> load_model(const std::filesystem::path& path) {
   return Loader(path.string(), open_tensors(path)).load();

@@ -8,7 +8,9 @@
 #include <optional>
 #include <vector>
 
+#include "base/files.hpp"
 #include "config/model_config.hpp"
+#include "engine/expert_store.hpp"
 #include "engine/linear.hpp"
 
 namespace sinew::engine {
@@ -65,6 +67,8 @@ struct Model {
   std::vector<PredictionLayer> predictions;
   std::uint64_t weight_bytes = 0;     // of all matrices and vectors, as stored
   std::shared_ptr<const void> files;  // mapped
+  std::vector<const MappedFile*> mapped;
+  std::shared_ptr<ExpertStore> store;  // routed experts of `layers` that stay on disk; null: all are mapped
 
   // Bytes of weights read to decode one token of one sequence, routed experts counted top_k times.
   std::uint64_t bytes_per_token() const;
@@ -78,6 +82,13 @@ std::shared_ptr<Model> load_model(const std::filesystem::path& path);
 // The same from any source of tensors; `origin` is what errors name.
 class TensorFinder;
 std::shared_ptr<Model> make_model(const std::string& origin, std::unique_ptr<TensorFinder> tensors);
+
+// Keeps the routed experts on disk, with a cache of the most used ones, so that weights and experts take
+// about `memory` bytes. Does nothing when all of the model fits. Call before the weights are repacked.
+void stream_experts(Model& model, std::uint64_t memory);
+
+// The config alone.
+ModelConfig model_config(const std::filesystem::path& path);
 
 // Every matrix that linear() may read, once.
 void each_matrix(Model& model, const std::function<void(WeightMatrix&)>& visit);

@@ -26,6 +26,18 @@ void give_back(const WeightMatrix& w) {
   if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
+// Whether a matrix belongs to the routed experts of a model's store.
+bool stays_on_disk(const Model& model, const WeightMatrix& w) {
+  if (model.store == nullptr) return false;
+  const auto at = reinterpret_cast<std::uintptr_t>(&w);
+  for (const Layer& layer : model.layers) {
+    if (!layer.moe) continue;
+    const auto first = reinterpret_cast<std::uintptr_t>(layer.moe->experts.data());
+    if (at >= first && at < first + layer.moe->experts.size() * sizeof(SwigluWeights)) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 bool can_pack(const WeightMatrix& w) {
@@ -48,7 +60,7 @@ std::size_t pack_model(Model& model) {
   std::vector<WeightMatrix*> list;
   std::size_t bytes = 0;
   each_matrix(model, [&](WeightMatrix& w) {
-    if (&w == &model.embedding || w.packed != nullptr || !can_pack(w)) return;
+    if (&w == &model.embedding || w.packed != nullptr || !can_pack(w) || stays_on_disk(model, w)) return;
     list.push_back(&w);
   });
   // A head that is the embedding is read row by row as that, and packed as this.

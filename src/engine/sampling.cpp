@@ -7,6 +7,7 @@
 
 #include "base/error.hpp"
 #include "base/random.hpp"
+#include "engine/log_probability.hpp"
 
 namespace sinew::engine {
 namespace {
@@ -86,12 +87,7 @@ TokenId Sampler::sample(std::span<const float> logits, double uniform) {
   return sampling_.mirostat != 0 ? draw_mirostat(uniform) : draw(uniform);
 }
 
-double Sampler::log_probability(TokenId id) const {
-  const float top = *std::max_element(logits_.begin(), logits_.end());
-  double sum = 0;
-  for (const float x : logits_) sum += std::exp(static_cast<double>(x) - top);
-  return static_cast<double>(logits_[static_cast<std::size_t>(id)]) - top - std::log(sum);
-}
+double Sampler::log_probability(TokenId id) const { return engine::log_probability(logits_, id); }
 
 // What comes before the draw: bias, penalties, the filter. NaN is never drawn.
 void Sampler::adjust() {

@@ -2,6 +2,7 @@
 // and vLLM where they agree.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -33,6 +34,7 @@ struct Sampling {
   double mirostat_tau = 5, mirostat_eta = 0.1;
   std::vector<std::pair<TokenId, float>> logit_bias{};
   std::uint64_t seed = 0;
+  bool operator==(const Sampling&) const = default;
 };
 // Throws UserError for values that make no sense.
 void check_sampling(const Sampling& sampling);
@@ -59,6 +61,9 @@ class Sampler {
   void accept(TokenId id);                        // a token of the prompt, or one that was drawn
   TokenId sample(std::span<const float> logits);  // the next draw
   TokenId sample(std::span<const float> logits, double uniform);  // of [0, 1) instead of the seed's
+  void truncate(std::size_t length) {
+    history_.resize(std::min(length, history_.size()));
+  }  // without a filter
   const std::vector<TokenId>& history() const { return history_; }
 
   // Of the last draw's distribution, before truncation and at temperature 1: log probability of `id`.

@@ -87,11 +87,12 @@ void Session::run_chunk(std::span<const Input> inputs, const LogitsSink& sink) {
   float* const cos = frame.take<float>(size(rows) * frequencies_.size());
   float* const sin = frame.take<float>(size(rows) * frequencies_.size());
   embed(inputs, x);
-  positions(cos, sin);
+  positions(runs_, cos, sin);
   const Batch batch{rows, runs_, cos, sin, options_.form, tap_};
   for (std::size_t l = 0; l < model_->layers.size(); ++l)
     decoder_layer(*model_, model_->layers[l], static_cast<index_t>(l), batch, memory_, x);
   output(inputs, x, sink);
+  copy_hidden(inputs, x);
   for (std::size_t r = 0; r < runs_.size(); ++r) {
     inputs[input_of_[r]].sequence->advance(runs_[r].count);
     done_[input_of_[r]] += runs_[r].count;
@@ -106,9 +107,9 @@ void Session::embed(std::span<const Input> inputs, float* x) const {
                   x + (runs_[r].first + t) * hidden, hidden);
 }
 
-void Session::positions(float* cos, float* sin) const {
+void Session::positions(std::span<const QueryRun> runs, float* cos, float* sin) const {
   const auto half = static_cast<index_t>(frequencies_.size());
-  for (const QueryRun& run : runs_)
+  for (const QueryRun& run : runs)
     for (index_t t = 0; t < run.count; ++t)
       for (index_t j = 0; j < half; ++j) {
         const double angle = static_cast<double>(run.past + t) * frequencies_[size(j)];
@@ -148,6 +149,49 @@ void Session::output(std::span<const Input> inputs, const float* x, const Logits
     }
   }
   flush();
+}
+
+void Session::copy_hidden(std::span<const Input> inputs, const float* x) const {
+  const index_t hidden = model_->config.hidden_size;
+  for (std::size_t r = 0; r < runs_.size(); ++r)
+    if (float* const to = inputs[input_of_[r]].hidden)
+      rms_norm(runs_[r].count, hidden, x + runs_[r].first * hidden, hidden, model_->final_norm,
+               model_->config.rms_norm_eps, to + done_[input_of_[r]] * hidden);
+}
+
+std::span<const float> Session::predict(std::size_t depth, Sequence& sequence, index_t first,
+                                        std::span<const TokenId> next, const float* hidden, float* out) {
+  const ModelConfig& config = model_->config;
+  const index_t h = config.hidden_size, n = static_cast<index_t>(next.size());
+  ensure(depth < model_->predictions.size() && first + n <= sequence.length() && n > 0,
+         "prediction of {} tokens", n);
+  const PredictionLayer& layer = model_->predictions[depth];
+  for (index_t at = 0; at < n; at += options_.batch_tokens) {
+    const index_t count = std::min(options_.batch_tokens, n - at);
+    Workspace::Frame frame(thread_workspace());
+    float* const joined = take_rows(frame, count, 2 * h);
+    float* const x = take_rows(frame, count, h);
+    float* const row = frame.take<float>(size(h));
+    for (index_t t = 0; t < count; ++t) {
+      weight_rows(model_->embedding, next[size(at + t)], 1, row, h);
+      rms_norm(1, h, row, h, layer.embedding_norm, config.rms_norm_eps, joined + t * 2 * h);
+      rms_norm(1, h, hidden + (at + t) * h, h, layer.hidden_norm, config.rms_norm_eps,
+               joined + t * 2 * h + h);
+    }
+    linear({joined, 2 * h, count, 2 * h}, Product{&layer.projection, x, h, nullptr});
+    const QueryRun run{&sequence, 0, count, first + at};
+    float* const cos = frame.take<float>(size(count) * frequencies_.size());
+    float* const sin = frame.take<float>(size(count) * frequencies_.size());
+    positions({&run, 1}, cos, sin);
+    decoder_layer(*model_, layer.layer, static_cast<index_t>(model_->layers.size() + depth),
+                  {count, {&run, 1}, cos, sin, options_.form, tap_}, memory_, x);
+    std::copy_n(x, count * h, out + at * h);
+    if (at + count < n) continue;
+    float* const last = take_rows(frame, 1, h);
+    rms_norm(1, h, x + (count - 1) * h, h, layer.head_norm, config.rms_norm_eps, last);
+    linear({last, h, 1, h}, Product{&model_->head, logits_.data(), config.vocab_size, nullptr});
+  }
+  return {logits_.data(), size(config.vocab_size)};
 }
 
 }  // namespace sinew::engine

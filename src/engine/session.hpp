@@ -28,6 +28,8 @@ struct Input {
   Sequence* sequence = nullptr;
   std::span<const TokenId> tokens;
   Logits logits = Logits::last;
+  float* hidden =
+      nullptr;  // [tokens, hidden]: the final norm's output of each token, for predict(); null: not wanted
 };
 
 // Hears the logits [vocab] of token `token` of input number `input`, in rising order of both.
@@ -49,13 +51,21 @@ class Session {
   // One input; the logits of its last token, valid until the next call.
   std::span<const float> forward(Sequence& sequence, std::span<const TokenId> tokens);
 
+  // Prediction layer `depth` (DeepSeek-V3 section 2.2) at positions first .. of a sequence that holds them:
+  // `hidden` [n, hidden] is what forward() (or the depth before) gave there, `next` the token after each.
+  // Writes the layer's output [n, hidden] (may be `hidden` itself) and returns the logits of the token after
+  // the last of `next`, valid until the next call.
+  std::span<const float> predict(std::size_t depth, Sequence& sequence, index_t first,
+                                 std::span<const TokenId> next, const float* hidden, float* out);
+
   void set_tap(ForwardTap* tap) { tap_ = tap; }
 
  private:
   void check(std::span<const Input> inputs) const;
   void run_chunk(std::span<const Input> inputs, const LogitsSink& sink);
   void embed(std::span<const Input> inputs, float* x) const;
-  void positions(float* cos, float* sin) const;
+  void positions(std::span<const QueryRun> runs, float* cos, float* sin) const;
+  void copy_hidden(std::span<const Input> inputs, const float* x) const;
   void output(std::span<const Input> inputs, const float* x, const LogitsSink& sink);
 
   std::shared_ptr<const Model> model_;

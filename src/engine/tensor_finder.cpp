@@ -46,6 +46,11 @@ class HfTensors : public TensorFinder {
   const ModelConfig& config() const override { return config_; }
   RopeLayout rope_layout() const override { return config_.rope_layout; }
   std::shared_ptr<const void> files() const override { return weights_; }
+  std::vector<const MappedFile*> mapped() const override {
+    std::vector<const MappedFile*> out;
+    for (const Safetensors& file : weights_->files()) out.push_back(&file.file());
+    return out;
+  }
 
  private:
   void set_type(DType dtype, WeightMatrix& w) const {
@@ -111,6 +116,11 @@ class GgufTensors : public TensorFinder {
     return pairs ? RopeLayout::interleaved : config_.rope_layout;
   }
   std::shared_ptr<const void> files() const override { return file_; }
+  std::vector<const MappedFile*> mapped() const override {
+    std::vector<const MappedFile*> out;
+    for (const MappedFile& file : file_->files()) out.push_back(&file);
+    return out;
+  }
 
  private:
   struct Place {

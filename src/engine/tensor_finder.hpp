@@ -5,7 +5,9 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "base/files.hpp"
 #include "config/model_config.hpp"
 #include "engine/weights.hpp"
 
@@ -24,6 +26,7 @@ class TensorFinder {
   virtual const ModelConfig& config() const = 0;
   virtual RopeLayout rope_layout() const = 0;
   virtual std::shared_ptr<const void> files() const = 0;
+  virtual std::vector<const MappedFile*> mapped() const { return {}; }  // of files()
 };
 
 std::unique_ptr<TensorFinder> open_tensors(const std::filesystem::path& path);

@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "base/float_formats.hpp"
+#include "kernels/widen.hpp"
 #include "quant/gguf_export.hpp"
 #include "quant/quantize_rows.hpp"
 
@@ -33,7 +34,7 @@ void weight_rows(const WeightMatrix& w, index_t first, index_t count, float* out
     if (w.storage != Storage::blocks)
       fp8_row(w, first + r, to);
     else
-      dequantize(w.format, w.data + size(first + r) * w.row_bytes, to, size(w.cols));
+      widen(w.format, w.data + size(first + r) * w.row_bytes, size(w.cols), to);
   }
 }
 

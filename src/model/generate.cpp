@@ -8,7 +8,6 @@
 #include "base/random.hpp"
 #include "model/kv_cache.hpp"
 #include "ops/tensor.hpp"
-#include "text/utf8.hpp"
 
 namespace sinew {
 namespace {
@@ -19,32 +18,6 @@ at::Tensor last_logits(LanguageModel& model, std::span<const TokenId> ids, KvCac
   const std::vector<std::int64_t> wide(ids.begin(), ids.end());
   const auto logits = model.logits(at::tensor(wide, at::kLong).unsqueeze(0).to(device), {}, cache);
   return logits[0][logits.size(1) - 1].to(at::kCPU, at::kFloat).contiguous();
-}
-
-// Bytes of `text` before a character that may not be whole yet.
-std::size_t whole_characters(std::string_view text) {
-  for (std::size_t back = 1; back <= std::min<std::size_t>(3, text.size()); ++back) {
-    const auto byte = static_cast<unsigned char>(text[text.size() - back]);
-    if (byte < 0x80) break;
-    const std::size_t length = byte >= 0xF0   ? 4
-                               : byte >= 0xE0 ? 3
-                               : byte >= 0xC0 ? 2
-                                              : 0;  // 0: goes on before
-    if (length > 0) return length > back ? text.size() - back : text.size();
-  }
-  return text.size();
-}
-
-std::string replace_invalid(std::string_view bytes) {
-  std::string out;
-  each_utf8_run(bytes, [&](std::string_view run, bool valid) {
-    if (valid) {
-      out += run;
-    } else {
-      for (std::size_t i = 0; i < run.size(); ++i) append_utf8(out, 0xFFFD);
-    }
-  });
-  return out;
 }
 
 }  // namespace
@@ -129,37 +102,6 @@ Generation generate(LanguageModel& model, const std::vector<TokenId>& prompt, co
     }
   }
   return out;
-}
-
-std::string TextStream::push(TokenId id) {
-  ids_.push_back(id);
-  return take(false);
-}
-
-std::string TextStream::finish() { return take(true); }
-
-std::string TextStream::take(bool all) {
-  text_ = tokenizer_.decode(ids_, true);
-  const auto end = all ? text_.size() : whole_characters(text_);
-  if (end <= taken_) return {};
-  auto out = replace_invalid(std::string_view(text_).substr(taken_, end - taken_));
-  taken_ = end;
-  return out;
-}
-
-std::vector<TokenId> prompt_tokens(const Tokenizer& tokenizer, std::string_view prompt,
-                                   const ModelConfig& config) {
-  auto ids = tokenizer.encode(prompt, true);
-  if (ids.empty() && tokenizer.bos()) ids.push_back(*tokenizer.bos());
-  if (ids.empty() && !config.bos_token_ids.empty())
-    ids.push_back(static_cast<TokenId>(config.bos_token_ids[0]));
-  require(!ids.empty(), "the prompt is empty and the model has no token to begin with: give --prompt");
-  for (const auto id : ids) {
-    require(id < config.vocab_size,
-            "the tokenizer gives id {}, but the model's vocabulary is {}: they do not belong together", id,
-            config.vocab_size);
-  }
-  return ids;
 }
 
 }  // namespace sinew

@@ -14,42 +14,18 @@ namespace {
 
 using nlohmann::json;
 
-json parse_bounded(const std::string& text, const std::string& origin) {
-  int depth = 0;
-  const auto bounded = [&](int, json::parse_event_t event, json&) {
-    if (event == json::parse_event_t::object_start || event == json::parse_event_t::array_start) ++depth;
-    if (event == json::parse_event_t::object_end || event == json::parse_event_t::array_end) --depth;
-    require(depth <= 32, "{}: nested too deeply", origin);
-    return true;
-  };
-  auto parsed = json::parse(text, bounded, false);
-  require(!parsed.is_discarded(), "{}: not valid JSON", origin);
-  return parsed;
-}
-
 at::Tensor as_tensor(const TokenRows& rows) {
   std::vector<std::int64_t> flat;
   for (const auto& row : rows) flat.insert(flat.end(), row.begin(), row.end());
   return at::tensor(flat, at::kLong).view({static_cast<std::int64_t>(rows.size()), -1});
 }
 
-void write_number(AtomicFile& file, float value) {
-  file.write(std::isfinite(value) ? fmt::format("{}", value) : std::string("null"));
-}
-
-// logits [T, V] as [[..], ..].
 void write_rows(AtomicFile& file, const at::Tensor& logits) {
   const auto values = logits.to(at::kCPU, at::kFloat).contiguous();
-  const auto* at = values.data_ptr<float>();
-  for (std::int64_t t = 0; t < values.size(0); ++t) {
-    file.write(t == 0 ? "[[" : ",\n[");
-    for (std::int64_t v = 0; v < values.size(1); ++v) {
-      if (v > 0) file.write(",");
-      write_number(file, *at++);
-    }
-    file.write("]");
-  }
-  file.write("]");
+  for (std::int64_t t = 0; t < values.size(0); ++t)
+    write_json_row(file,
+                   {values.data_ptr<float>() + t * values.size(1), static_cast<std::size_t>(values.size(1))},
+                   t == 0, t + 1 == values.size(0));
 }
 
 void write_gradients(AtomicFile& file, const LanguageModel& model) {
@@ -62,40 +38,14 @@ void write_gradients(AtomicFile& file, const LanguageModel& model) {
     const double square = grad.defined() ? ordered_sum(grad.to(at::kDouble).square()).item<double>() : 0;
     squares += square;
     file.write(fmt::format("{}\n{}: ", first ? "" : ",", json(parameter.name).dump()));
-    write_number(file, static_cast<float>(std::sqrt(square)));
+    write_json_number(file, static_cast<float>(std::sqrt(square)));
     first = false;
   }
   file.write("},\n\"grad_total_norm\": ");
-  write_number(file, static_cast<float>(std::sqrt(squares)));
+  write_json_number(file, static_cast<float>(std::sqrt(squares)));
 }
 
 }  // namespace
-
-TokenRows read_token_rows(const fs::path& path) {
-  const auto origin = path.string();
-  auto parsed = parse_bounded(read_file(path), origin);
-  if (parsed.is_object()) {
-    require(parsed.contains("input_ids"), "{}: an object without \"input_ids\"", origin);
-    parsed = json(parsed["input_ids"]);
-  }
-  require(parsed.is_array() && !parsed.empty(), "{}: no rows of token ids; write [[id, ..], ..]", origin);
-  TokenRows rows;
-  for (const auto& row : parsed) {
-    require(row.is_array() && !row.empty(), "{}: row {} is not a list of token ids", origin, rows.size());
-    const auto width = rows.empty() ? row.size() : rows[0].size();
-    require(row.size() == width, "{}: row {} has {} tokens, row 0 has {}; all must be equal", origin,
-            rows.size(), row.size(), width);
-    std::vector<std::int64_t> ids;
-    for (const auto& id : row) {
-      require(id.is_number_integer() && id >= 0 && id <= INT32_MAX,
-              "{}: row {} holds {}, which is not a token id", origin, rows.size(),
-              id.dump(-1, ' ', true, json::error_handler_t::replace).substr(0, 40));
-      ids.push_back(id.get<std::int64_t>());
-    }
-    rows.push_back(std::move(ids));
-  }
-  return rows;
-}
 
 void write_logits_report(LanguageModel& model, const TokenRows& rows, const LogitsReportOptions& options,
                          at::Device device, const fs::path& out) {
@@ -121,7 +71,7 @@ void write_logits_report(LanguageModel& model, const TokenRows& rows, const Logi
     model.set_balance(plain);
     const auto result = model.loss(tokens, targets);
     file.write(",\n\"loss\": ");
-    write_number(file, result.cross_entropy.item<float>());
+    write_json_number(file, result.cross_entropy.item<float>());
     if (options.grad_norms) {
       torch::autograd::backward({result.total}, {});
       write_gradients(file, model);

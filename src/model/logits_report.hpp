@@ -5,14 +5,9 @@
 #include <vector>
 
 #include "model/language_model.hpp"
+#include "text/token_rows.hpp"
 
 namespace sinew {
-
-using TokenRows = std::vector<std::vector<std::int64_t>>;
-
-// Rows of token ids from a JSON file: [batch][T], or an object that holds them as "input_ids". Throws
-// UserError naming the file for anything else, rows of different lengths included.
-TokenRows read_token_rows(const std::filesystem::path& path);
 
 struct LogitsReportOptions {
   bool loss = false;        // "loss": mean cross-entropy of each position against the next token

@@ -73,6 +73,7 @@ class Safetensors {
   const TensorInfo* find(std::string_view name) const;  // null when absent
   std::span<const std::byte> data(const TensorInfo& tensor) const;
   const std::filesystem::path& path() const { return file_.path(); }
+  const MappedFile& file() const { return file_; }
 
  private:
   MappedFile file_;

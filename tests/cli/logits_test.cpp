@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "engine/random_models.hpp"
 #include "support/support.hpp"
 
 namespace sinew::test {
@@ -46,6 +47,55 @@ TEST_P(LogitsGolden, EqualsTheReference) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, LogitsGolden, ::testing::Values("v2_lite_greedy", "mixtral"),
                          [](const auto& test) { return std::string(test.param); });
+
+double worst_logit(const Json& got, const Json& want) {
+  double worst = 0;
+  EXPECT_EQ(got["logits"].size(), want["logits"].size());
+  for (std::size_t b = 0; b < want["logits"].size(); ++b)
+    for (std::size_t t = 0; t < want["logits"][b].size(); ++t)
+      for (std::size_t v = 0; v < want["logits"][b][t].size(); ++v)
+        worst = std::max(
+            worst, std::abs(got["logits"][b][t][v].get<double>() - want["logits"][b][t][v].get<double>()));
+  return worst;
+}
+
+TEST_P(LogitsGolden, TheEngineToo) {
+  SINEW_NEED_DATA();
+  const TempDir dir;
+  const std::string model = golden(GetParam()), out = dir / "out.json", gguf = dir / "m.gguf";
+  const auto want = Json::parse(slurp(model + "/io.json"));
+  ASSERT_EQ(run_sinew({"convert", model, gguf}).exit_code, 0);
+  for (const std::string& source : {model, gguf}) {
+    const auto run =
+        run_sinew({"logits", source, "--ids", model + "/io.json", "--loss", "--engine", "--out", out});
+    ASSERT_EQ(run.exit_code, 0) << run.error;
+    const auto got = Json::parse(slurp(out));
+    EXPECT_LT(worst_logit(got, want), 1e-4);
+    EXPECT_NEAR(got["loss"].get<double>(), want["loss"].get<double>(), 1e-5);
+  }
+}
+
+#ifdef SINEW_TRAIN
+// Gates, rotations and scalings of every family, on both paths.
+TEST(LogitsEngine, EveryFamilyAsOnLibtorch) {
+  for (const char* family : {"llama", "qwen3_moe", "mixtral", "deepseek_v2", "deepseek_v3"}) {
+    const TempDir dir;
+    write_random_model(dir / "hf", random_config(family));
+    spit(dir / "ids.json", Json(std::vector{random_text(1, 90, 96), random_text(2, 90, 96)}).dump());
+    for (const bool engine : {false, true}) {
+      std::vector<std::string> command{"logits", dir / "hf",
+                                       "--ids",  dir / "ids.json",
+                                       "--out",  dir / (engine ? "engine.json" : "torch.json")};
+      if (engine) command.push_back("--engine");
+      const auto run = run_sinew(command);
+      ASSERT_EQ(run.exit_code, 0) << run.error;
+    }
+    EXPECT_LT(worst_logit(Json::parse(slurp(dir / "engine.json")), Json::parse(slurp(dir / "torch.json"))),
+              1e-4)
+        << family;
+  }
+}
+#endif
 
 // Every way to be wrong: tests/model/logits_report_test.cpp.
 TEST(Logits, BadInputIsOneLineAndWritesNothing) {

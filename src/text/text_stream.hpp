@@ -1,0 +1,32 @@
+// Tokens of a prompt, and text out of tokens as they are made.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/model_config.hpp"
+#include "text/tokenizer.hpp"
+
+namespace sinew {
+
+// Tokens as they come, text out in whole characters; bytes that can be no UTF-8 become U+FFFD.
+class TextStream {
+ public:
+  explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  std::string push(TokenId id);  // the text that is now certain
+  std::string finish();          // what is left
+
+ private:
+  std::string take(bool all);
+  const Tokenizer& tokenizer_;
+  std::vector<TokenId> ids_;
+  std::string text_;       // of all tokens
+  std::size_t taken_ = 0;  // bytes of it given out
+};
+
+// The prompt's tokens as a model wants them: with what the tokenizer adds, never none.
+std::vector<TokenId> prompt_tokens(const Tokenizer& tokenizer, std::string_view prompt,
+                                   const ModelConfig& config);
+
+}  // namespace sinew
