@@ -6,9 +6,11 @@
 #include <cmath>
 
 #include "base/error.hpp"
+#include "engine/packing.hpp"
 #include "engine/random_models.hpp"
 #include "engine/session.hpp"
 #include "quant/convert.hpp"
+#include "quant/quantize_model.hpp"
 
 namespace sinew::engine {
 namespace {
@@ -65,6 +67,29 @@ TEST(ExpertStore, SameLogitsWithAFractionOfTheExpertsInMemory) {
       EXPECT_GE(model->store->counts().bytes_read, static_cast<std::uint64_t>(decode.misses) * 24576);
     }
   }
+}
+
+// Quantized experts are repacked as they come from disk.
+TEST(ExpertStore, SameLogitsOfQuantizedExperts) {
+  const test::TempDir dir;
+  auto json = test::random_config("qwen3_moe");
+  json["num_hidden_layers"] = 5;
+  test::write_random_model(dir / "hf", json);
+  QuantizeOptions options;
+  options.source = dir / "hf";
+  options.out = dir / "m.gguf";
+  options.type = "Q8_0";
+  quantize_model(options);
+  const auto text = test::random_text(8, 40, 96);
+  const auto mapped = load_model(options.out), model = load_model(options.out);
+  pack_model(*mapped);
+  model->store = std::make_shared<ExpertStore>(*model, 24 * 4 * 4096 + 12 * 8192);
+  EXPECT_LT(model->store->capacity(), 32);
+  pack_model(*model);
+  EXPECT_EQ(model->layers[0].moe->experts[0].gate.packed, nullptr) << "those stay on disk";
+  EXPECT_EQ(logits_of(model, text, 1), logits_of(mapped, text, 1));
+  EXPECT_EQ(logits_of(model, text, 20), logits_of(mapped, text, 20));
+  EXPECT_GT(model->store->counts().misses, 0);
 }
 
 TEST(ExpertStore, EverythingFitsEverythingHits) {
