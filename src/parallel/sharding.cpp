@@ -359,6 +359,37 @@ void Sharding::zero_gradients() {
   for (const auto& flat : flats_) (flat->gradients_go ? flat->own_gradient : flat->gradients).zero_();
 }
 
+void Sharding::each_whole(const std::vector<Tensor>& values, const std::function<bool(std::size_t)>& wanted,
+                          const std::function<void(std::size_t, const Tensor&)>& f) {
+  ensure(values.size() == pieces_.size(), "{} values for {} pieces", values.size(), pieces_.size());
+  std::size_t first = 0;  // pieces lie run by run, in the order of its parameters
+  for (const auto& flat : flats_) {
+    const auto in_run = [&](std::size_t i) {
+      const auto& own = flat->parameters;
+      return i < pieces_.size() && std::find(own.begin(), own.end(), pieces_[i].parameter) != own.end();
+    };
+    const auto begin = first;
+    while (in_run(first)) ++first;
+    if (std::none_of(flat->parameters.begin(), flat->parameters.end(), wanted)) continue;
+    const auto own = at::zeros({flat->piece}, flat->own_gradient.options());
+    const auto offset_of = [&](std::size_t i) {
+      const auto found = std::find(flat->parameters.begin(), flat->parameters.end(), pieces_[i].parameter);
+      return flat->offsets[static_cast<std::size_t>(found - flat->parameters.begin())];
+    };
+    for (std::size_t i = begin; i < first; ++i)
+      if (values[i].defined())
+        own.narrow(0, offset_of(i) + pieces_[i].begin - flat->begin(), values[i].numel()).copy_(values[i]);
+    const auto all = at::empty({flat->padded()}, own.options());
+    flat->shard->all_gather(all, own);
+    for (std::size_t i = begin; i < first; ++i) {
+      if (!values[i].defined()) continue;
+      std::int64_t count = 1;
+      for (const auto n : parts_[pieces_[i].parameter].shape) count *= n;
+      f(i, all.narrow(0, offset_of(i), count));
+    }
+  }
+}
+
 void Sharding::publish_weights() {
   std::vector<WorkPtr> works;
   for (const auto& flat : flats_)

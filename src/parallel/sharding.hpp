@@ -18,6 +18,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -55,6 +56,11 @@ class Sharding : public UnitHooks {
   // Once a step, after the last backward pass: pieces' gradients become the sums over all processes.
   void reduce_gradients();
   void zero_gradients();
+  // For what works on whole tensors (Muon): `values[i]` [end - begin] fp32 of piece i, undefined where
+  // `wanted(parameter)` is false; `f(i, whole)` is given all of the parameter's box, flat, gathered from the
+  // processes that share it, one run at a time. All of them call it.
+  void each_whole(const std::vector<at::Tensor>& values, const std::function<bool(std::size_t)>& wanted,
+                  const std::function<void(std::size_t, const at::Tensor&)>& f);
   // After weights of pieces were written: the other processes see them.
   void publish_weights();
 

@@ -100,16 +100,21 @@ fs::path prepare_data(const fs::path& out) {
 }
 
 // Runs a program with its output in `log`; its exit code.
-int run_program(const std::vector<std::string>& arguments, const fs::path& log) {
-  std::vector<char*> argv;
+int run_program(const std::vector<std::string>& arguments, const std::vector<std::string>& more_environment,
+                const fs::path& log) {
+  std::vector<char*> argv, envp;
   for (const auto& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
+  // The first of two variables of one name counts.
+  for (const auto& e : more_environment) envp.push_back(const_cast<char*>(e.c_str()));
+  for (char** e = environ; *e != nullptr; ++e) envp.push_back(*e);
+  envp.push_back(nullptr);
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, 1, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
   posix_spawn_file_actions_adddup2(&actions, 1, 2);
   pid_t pid = 0;
-  const int error = posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environ);
+  const int error = posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), envp.data());
   posix_spawn_file_actions_destroy(&actions);
   if (error != 0) throw Error(fmt::format("cannot start {}", arguments[0]));
   int status = 0;
@@ -147,7 +152,9 @@ class Table {
   explicit Table(const LayoutTableOptions& options) : o_(options), data_(prepare_data(options.out)) {}
 
   LayoutRow row(const std::string& model, const LayoutCase& c) {
-    LayoutRow row{.model = model, .layout = join(c.layout, " "), .processes = c.processes};
+    LayoutRow row{.model = model,
+                  .layout = c.as_group_of_one ? "a group of one" : join(c.layout, " "),
+                  .processes = c.processes};
     try {
       const Finished& want = reference(model, c.small_micro_batches);
       compare(train(model, c), want, row);
@@ -170,9 +177,12 @@ class Table {
     write_file_atomic(config, write_model_config(network(model)));
     std::string name = fmt::format("{}-{}-{}", model, c.processes, c.small_micro_batches ? 2 : 8);
     for (const auto& setting : c.layout) name += "-" + setting;
+    if (c.as_group_of_one) name += "-group-of-one";
     const fs::path run = o_.out / name, log = o_.out / (name + ".log");
-    std::vector<std::string> arguments{o_.program.string(), "train",    "--out", run.string(),
-                                       "--overwrite",       "--device", "cpu"};
+    const bool reference = c.processes == 1 && c.layout.empty() && !c.as_group_of_one;
+    std::vector<std::string> arguments{
+        o_.program.string(), "train",     "--out",    run.string(),
+        "--overwrite",       "--no-plan", "--device", reference ? "cpu" : o_.device};
     if (c.processes > 1) arguments.insert(arguments.end(), {"--ranks", std::to_string(c.processes)});
     std::vector<std::string> sets{"model.config=" + config.string(),
                                   "data.path=" + data_.string(),
@@ -190,7 +200,11 @@ class Table {
                                   "layout.timeout=120"};
     for (const auto& setting : c.layout) sets.push_back("layout." + setting);
     for (const auto& set : sets) arguments.insert(arguments.end(), {"--set", set});
-    const int code = run_program(arguments, log);
+    // One thread each: many processes share the cores, and threads that wait for each other would crawl.
+    std::vector<std::string> environment{"SINEW_THREADS=1", "OMP_NUM_THREADS=1", "OMP_WAIT_POLICY=passive"};
+    if (c.as_group_of_one)
+      environment.insert(environment.end(), {"RANK=0", "WORLD_SIZE=1", "MASTER_PORT=29517"});
+    const int code = run_program(arguments, environment, log);
     if (code != 0) throw Error(fmt::format("exit code {}: {}", code, last_line(log)));
     return {.losses = losses_of(run / "metrics.jsonl"),
             .checkpoint = checkpoint_path(run / "checkpoints", o_.steps)};
@@ -230,6 +244,7 @@ class Table {
 
 const std::vector<LayoutCase>& layout_cases() {
   static const std::vector<LayoutCase> cases{
+      {.processes = 1, .layout = {}, .as_group_of_one = true},
       {2, {"data=2"}},
       {8, {"data=8"}},
       {2, {"shard=2", "zero=1"}},

@@ -14,6 +14,7 @@ struct LayoutCase {
   int processes;
   std::vector<std::string> layout;   // settings of [layout], "shard=8"
   bool small_micro_batches = false;  // 2 sequences instead of 8: for pipelines
+  bool as_group_of_one = false;  // one process that goes the way of many (NCCL with a world of 1 on a GPU)
 };
 // At least 24, on 1, 2, 4 and 8 processes.
 const std::vector<LayoutCase>& layout_cases();
@@ -35,6 +36,7 @@ struct LayoutTableOptions {
   std::vector<std::string> models;
   std::vector<std::size_t> cases;  // of layout_cases(); empty: all
   std::int64_t steps = 20;
+  std::string device = "cpu";  // of the layouts; the run of one process is on the CPU
 };
 std::vector<LayoutRow> layout_table(const LayoutTableOptions& options,
                                     const std::function<void(const LayoutRow&)>& each);

@@ -12,8 +12,20 @@ namespace {
 
 constexpr std::int64_t kBatchElements = std::int64_t{1} << 24;  // of one batched product
 
-// The direction that is made orthogonal; moves the momentum on.
-at::Tensor direction(TrainedTensor& t, const RunConfig::Optimizer& options, double gradient_scale) {
+void update_batch(std::span<TrainedTensor* const> batch, const RunConfig::Optimizer& options, double lr,
+                  double gradient_scale) {
+  std::vector<at::Tensor> directions;
+  for (TrainedTensor* t : batch) directions.push_back(muon_direction(*t, options, gradient_scale));
+  const at::Tensor orthogonal =
+      newton_schulz(at::stack(directions), options.newton_schulz);  // [n, rows, columns]
+  for (std::size_t i = 0; i < batch.size(); ++i)
+    muon_apply(*batch[i], orthogonal[static_cast<std::int64_t>(i)], orthogonal.size(1), orthogonal.size(2),
+               options, lr);
+}
+
+}  // namespace
+
+at::Tensor muon_direction(TrainedTensor& t, const RunConfig::Optimizer& options, double gradient_scale) {
   if (!t.gradient.defined()) {
     t.first.mul_(options.momentum);
     return options.nesterov ? t.first * options.momentum : t.first.clone();
@@ -23,23 +35,13 @@ at::Tensor direction(TrainedTensor& t, const RunConfig::Optimizer& options, doub
   return options.nesterov ? gradient.lerp(t.first, options.momentum) : t.first.clone();
 }
 
-void update_batch(std::span<TrainedTensor* const> batch, const RunConfig::Optimizer& options, double lr,
-                  double gradient_scale) {
-  std::vector<at::Tensor> directions;
-  for (TrainedTensor* t : batch) directions.push_back(direction(*t, options, gradient_scale));
-  const at::Tensor orthogonal =
-      newton_schulz(at::stack(directions), options.newton_schulz);  // [n, rows, columns]
-  const auto longest = static_cast<double>(std::max(orthogonal.size(1), orthogonal.size(2)));
-  const double size = lr * options.muon_scale * std::sqrt(longest);
-  for (std::size_t i = 0; i < batch.size(); ++i) {
-    TrainedTensor& t = *batch[i];
-    t.master.mul_(1 - lr * options.weight_decay);
-    t.master.sub_(orthogonal[static_cast<std::int64_t>(i)], size);
-    if (!t.weight.is_same(t.master)) t.weight.copy_(t.master);
-  }
+void muon_apply(TrainedTensor& t, const at::Tensor& orthogonal, std::int64_t rows, std::int64_t columns,
+                const RunConfig::Optimizer& options, double lr) {
+  const double size = lr * options.muon_scale * std::sqrt(static_cast<double>(std::max(rows, columns)));
+  t.master.mul_(1 - lr * options.weight_decay);
+  t.master.sub_(orthogonal, size);
+  if (!t.weight.is_same(t.master)) t.weight.copy_(t.master);
 }
-
-}  // namespace
 
 at::Tensor newton_schulz(const at::Tensor& matrices, std::int64_t iterations) {
   constexpr double a = 3.4445, b = -4.7750, c = 2.0315;

@@ -74,9 +74,9 @@ Optimizer::Optimizer(std::span<const Parameter> parameters, std::shared_ptr<Shar
     t.first = at::zeros_like(t.master, at::MemoryFormat::Contiguous);
     if (!t.muon) t.second = at::zeros_like(t.first);
     require(
-        !t.muon || (whole && p.part.shape == p.part.whole.shape),
-        "optimizer.kind = muon works on whole matrices, but {} is cut: set layout.shard and layout.tensor to "
-        "1, or optimizer.kind = adamw",
+        !t.muon || p.part.shape == p.part.whole.shape,
+        "optimizer.kind = muon works on whole matrices, but layout.tensor cuts {}: set layout.tensor to 1, "
+        "or optimizer.kind = adamw",
         p.name);
     tensors_.push_back(std::move(t));
   }
@@ -156,8 +156,33 @@ void Optimizer::step(double lr, double gradient_scale) {
                        .gradient_scale = gradient_scale,
                        .update = updates_});
   adamw_zeroed_ = true;
-  muon_update(muon, options_, lr, gradient_scale);
+  const bool cut = std::any_of(muon.begin(), muon.end(), [](const auto* t) { return t->master.dim() != 2; });
+  if (sharding_ && sharding_->mesh().layout().shard > 1) {
+    muon_of_pieces(lr, gradient_scale);
+  } else {
+    ensure(!cut, "a matrix in pieces");
+    muon_update(muon, options_, lr, gradient_scale);
+  }
   if (sharding_) sharding_->publish_weights();
+}
+
+void Optimizer::muon_of_pieces(double lr, double gradient_scale) {
+  if (options_.kind != "muon") return;
+  std::vector<at::Tensor> directions(tensors_.size());
+  for (std::size_t i = 0; i < tensors_.size(); ++i)
+    if (tensors_[i].muon) directions[i] = muon_direction(tensors_[i], options_, gradient_scale).reshape({-1});
+  const auto wanted = [this](std::size_t parameter) {
+    const auto& whole = sharding_->parts()[parameter].whole;
+    return !left_to_adamw(whole.name, whole.shape.size());
+  };
+  sharding_->each_whole(directions, wanted, [&](std::size_t i, const at::Tensor& whole) {
+    auto& t = tensors_[i];
+    const auto rows = t.part.shape[0], columns = t.part.shape[1];
+    const auto orthogonal =
+        newton_schulz(whole.view({1, rows, columns}), options_.newton_schulz).reshape({-1});
+    muon_apply(t, orthogonal.narrow(0, t.begin, t.master.numel()).view(t.master.sizes()), rows, columns,
+               options_, lr);
+  });
 }
 
 void Optimizer::zero_gradients() {

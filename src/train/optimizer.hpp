@@ -72,6 +72,7 @@ class Optimizer {
   std::span<const TrainedTensor> tensors() const { return tensors_; }
 
  private:
+  void muon_of_pieces(double lr, double gradient_scale);
   void add_buffers(std::span<const Parameter> parameters, bool written);
 
   std::shared_ptr<Sharding> sharding_;  // null: all is here

@@ -8,6 +8,7 @@
 #include "base/files.hpp"
 #include "base/log.hpp"
 #include "comm/rendezvous.hpp"
+#include "config/model_config.hpp"
 #include "storage/checkpoint_manifest.hpp"
 #include "train/fault.hpp"
 
@@ -68,6 +69,28 @@ std::vector<CheckpointPart> write_own(const fs::path& prepared, const TrainingSt
   return parts;
 }
 
+// A process whose experts nobody asked for would be missed only when the run is resumed.
+void check_complete(const std::vector<CheckpointPart>& parts,
+                    const std::map<std::string, std::string>& files) {
+  const auto config = files.find("config.json");
+  if (config == files.end()) return;
+  std::map<std::string, std::int64_t> held;  // elements
+  for (const auto& part : parts)
+    for (const auto& tensor : part.tensors)
+      for (const auto& slice : tensor.slices) {
+        std::int64_t count = 1;
+        for (const auto n : slice.shape) count *= n;
+        held[tensor.name] += count;
+      }
+  for (const auto& spec : tensor_specs(parse_model_config(config->second))) {
+    std::int64_t count = 1;
+    for (const auto n : spec.shape) count *= n;
+    const auto found = held.find("weight/" + spec.name);
+    ensure(found != held.end() && found->second == count, "the processes hold {} of the {} elements of {}",
+           found == held.end() ? 0 : found->second, count, spec.name);
+  }
+}
+
 fs::path save_by_all(const fs::path& root, const TrainingState& state, const Optimizer& optimizer,
                      const std::map<std::string, std::string>& other_files,
                      const RunConfig::Checkpoint& policy, Mesh& mesh) {
@@ -84,6 +107,7 @@ fs::path save_by_all(const fs::path& root, const TrainingState& state, const Opt
       std::vector<CheckpointPart> parts;
       for (const auto& text : all)
         for (auto& part : parse_parts(text)) parts.push_back(std::move(part));
+      check_complete(parts, other_files);
       commit_checkpoint(prepared, state, parts, other_files);
       remove_old(root, policy);
     });

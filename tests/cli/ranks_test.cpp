@@ -76,6 +76,14 @@ TEST_F(RanksCli, ChangesItsLayoutAtACheckpoint) {
   EXPECT_EQ(exported.exit_code, 0) << exported.error;
 }
 
+TEST_F(RanksCli, IsTheSameBitForBitFromRunToRun) {
+  const Arguments layout{"layout.shard=2", "layout.expert=2", "layout.zero=3", "train.steps=4"};
+  ASSERT_EQ(train("once", 2, layout, {"--deterministic"}).exit_code, 0);
+  ASSERT_EQ(train("twice", 2, layout, {"--deterministic"}).exit_code, 0);
+  EXPECT_EQ(losses("once"), losses("twice"));
+  EXPECT_EQ(losses("once").size(), 4u);
+}
+
 TEST_F(RanksCli, SaysWhatIsWrongOnce) {
   const auto odd = train("odd", 3, {"layout.tensor=2"});
   EXPECT_EQ(odd.exit_code, 2);

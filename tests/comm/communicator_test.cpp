@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
+#include <thread>
 
 #include "base/error.hpp"
 #include "comm/mesh.hpp"
@@ -158,6 +159,35 @@ TEST(Communicator, SaysWhoDidNotComeAndInWhat) {
     EXPECT_NE(text.find("from rank 1"), std::string::npos) << text;
     EXPECT_EQ(text.find('\n'), std::string::npos) << text;
   }
+}
+
+// After a rank is gone the others form new groups over the same store, in the processes that they are.
+TEST(Communicator, ANewGenerationNeedsNoNewProcess) {
+  at::set_num_threads(1);
+  const auto store = c10::make_intrusive<c10d::HashStore>();
+  std::vector<double> sums(3, 0);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 3; ++rank) {
+    threads.emplace_back([&, rank] {
+      EndpointOptions options;
+      options.rank = rank;
+      options.size = 3;
+      options.timeout = 20;
+      {
+        Communicator all(connect(store, options), everyone(3), "world", 31);
+        all.barrier();
+      }
+      if (rank == 2) return;
+      options.size = 2;
+      options.generation = 1;
+      Communicator rest(connect(store, options), everyone(2), "world", 31);
+      const auto x = at::full({1}, rank + 1.0);
+      rest.all_reduce(x);
+      sums[static_cast<std::size_t>(rank)] = x.item<double>();
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(sums, (std::vector<double>{3, 3, 0}));
 }
 
 // Every pair of ranks in one group agrees on its members; extents multiply; node mates are on fast axes.

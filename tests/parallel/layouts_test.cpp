@@ -109,6 +109,15 @@ TEST(Layouts, NodeLimitedDispatch) {
   expect_same(want_b, b, {.data = 4, .expert = 4, .ranks_per_node = 1, .node_limit = 2});
 }
 
+// Muon works on whole matrices: their pieces are gathered for it.
+TEST(Layouts, MuonOfPieces) {
+  auto run = v2();
+  run.optimizer.kind = "muon";
+  const auto want = alone(run);
+  expect_same(want, run, {.data = 2});
+  expect_same(want, run, {.data = 1, .shard = 4, .zero = 3, .expert = 2});
+}
+
 // Every token chooses the experts of one process: the others get none, and nobody waits for ever.
 TEST(Layouts, AProcessWithoutTokensTakesPart) {
   auto run = v2();

@@ -122,7 +122,7 @@ struct LayoutOptions {
   std::vector<std::string> models;
   std::vector<std::size_t> cases;
   std::int64_t steps = 20;
-  std::string out = "out/layouts";
+  std::string out = "out/layouts", device = "cpu";
   bool list = false;
 };
 
@@ -141,7 +141,8 @@ void run_layouts(const LayoutOptions& o) {
                              .out = o.out,
                              .models = o.models.empty() ? layout_models() : o.models,
                              .cases = o.cases,
-                             .steps = o.steps};
+                             .steps = o.steps,
+                             .device = o.device};
   const std::size_t all = options.models.size() * (o.cases.empty() ? cases.size() : o.cases.size());
   std::size_t done = 0, same = 0;
   const auto rows = layout_table(options, [&](const LayoutRow& row) {
@@ -175,6 +176,9 @@ void add_layouts(CLI::App& bench) {
   command->add_option("--steps", options->steps, "Steps of each run (default 20)")
       ->check(CLI::Range(1, 100000));
   command->add_option("--out", options->out, "Folder of the runs (default out/layouts)");
+  command->add_option(
+      "--device", options->device,
+      "Of the layouts, cpu or cuda; what they are held against runs on the CPU (default cpu)");
   command->add_flag("--list", options->list, "Print the layouts and their numbers");
   command->callback([options] { run_layouts(*options); });
 }

@@ -1,6 +1,7 @@
 // sinew train
 #include <fmt/format.h>
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include <fcntl.h>
@@ -33,6 +34,7 @@ struct Options {
   std::string out, device;
   int ranks = 0;
   bool resume = false, overwrite = false, print_config = false, help_config = false, no_plan = false;
+  bool deterministic = false;
 };
 
 RunConfig resolve(const Options& o) {
@@ -195,6 +197,10 @@ void run(const Options& o) {
   require(o.resume || o.overwrite || !holds_run(o.out),
           "{}: holds a run already: --resume goes on with it, --overwrite starts it anew", o.out);
   make_paths_absolute(config);
+  if (o.deterministic) {  // on a CPU everything is so already; on a GPU this chooses slower operations
+    ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
+    at::globalContext().setDeterministicAlgorithms(true, false);
+  }
   if (o.ranks > 1 && !launch) return spawn(o);
   require(!launch || o.ranks == 0 || o.ranks == launch->size,
           "--ranks {} asks for other processes than {} started ({})", o.ranks, launch ? launch->by : "",
@@ -244,6 +250,8 @@ void add_train(CLI::App& app) {
       ->add_option("--ranks", options->ranks,
                    "Processes on this machine; for many machines use torchrun, srun or mpirun")
       ->check(CLI::Range(1, 4096));
+  command->add_flag("--deterministic", options->deterministic,
+                    "The same losses, bit for bit, from run to run of one layout, on a GPU too");
   command->add_flag("--print-config", options->print_config,
                     "Print every setting, its value and where it came from");
   command->add_flag("--help-config", options->help_config, "Print every setting and what it means");
