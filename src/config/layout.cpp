@@ -72,15 +72,23 @@ void check_model(const Layout& l, const ModelConfig& m) {
 }
 
 void check_batch(Layout& l, const LayoutDemands& d) {
-  if (l.micro_batches == 0)
-    l.micro_batches = d.micro_batch == 0 ? 1 : (d.batch + d.micro_batch - 1) / d.micro_batch;
+  const bool given = l.micro_batches > 0;
+  if (!given) l.micro_batches = d.micro_batch == 0 ? 1 : (d.batch + d.micro_batch - 1) / d.micro_batch;
   const auto unit = l.replicas() * l.micro_batches;
-  if (d.batch % unit != 0)
+  if ((given || l.replicas() > 1) && d.batch % unit != 0)  // else the last micro-batch may be smaller
     fail(
         "layout: data {} x shard {} x {} micro-batches = {} does not divide train.batch = {}; the nearest "
         "choice is train.batch = {}",
         l.data, l.shard, l.micro_batches, unit, d.batch,
         std::max<std::int64_t>(1, (d.batch + unit / 2) / unit) * unit);
+  if (l.replicas() > 1 && d.micro_batch > 0 && d.batch % d.micro_batch != 0)
+    fail(
+        "layout: micro-batches of train.micro_batch = {} do not make up train.batch = {}, which data {} x "
+        "shard {} "
+        "share evenly; the nearest choice is train.micro_batch = {}",
+        d.micro_batch, d.batch, l.data, l.shard, nearest(d.micro_batch, d.batch, [&](std::int64_t n) {
+          return d.batch % n == 0 && n % l.replicas() == 0;
+        }));
   const auto cut = l.context > 1 ? 2 * l.row_size() : l.row_size();
   if (d.sequence % cut != 0)
     fail(

@@ -26,7 +26,7 @@ std::vector<std::int64_t> row_sums(const Tensor& counts) {
 // rows [M, H] -> [N, H]: the sum over k of the row in slot[n, k]; slot M stands for nothing.
 Tensor sum_of_slots(const Tensor& rows, const Tensor& slot) {
   const auto padded = at::cat({rows, at::zeros({1, rows.size(1)}, rows.options())});
-  return padded.index_select(0, slot.reshape({-1})).view({slot.size(0), slot.size(1), -1}).sum(1);
+  return padded.index_select(0, slot.reshape({-1})).view({slot.size(0), slot.size(1), rows.size(1)}).sum(1);
 }
 
 struct Formats {

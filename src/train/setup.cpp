@@ -95,6 +95,11 @@ void lay_out(TrainingSetup& setup, std::shared_ptr<Endpoint> endpoint) {
       "layout.zero = {} gathers every layer for every micro-batch of a pipeline of {}: the nearest choice is "
       "layout.zero = 1",
       layout.zero, layout.pipeline);
+  require(t.batch_ramp == 0 || layout.replicas() == 1 || t.micro_batch > 0,
+          "train.batch_ramp grows the batch by single sequences, which data {} x shard {} processes cannot "
+          "share: "
+          "set train.micro_batch to a multiple of {}",
+          layout.data, layout.shard, layout.replicas());
   if (t.micro_batch == 0 && layout.micro_batches > 1) c.train.micro_batch = t.batch / layout.micro_batches;
   if (endpoint->options().ranks_per_node != layout.ranks_per_node)
     endpoint->set_ranks_per_node(static_cast<int>(layout.ranks_per_node));

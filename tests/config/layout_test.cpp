@@ -41,6 +41,11 @@ TEST(Layout, FillsInWhatIsLeft) {
   EXPECT_EQ(l.size(), 8);
 }
 
+TEST(Layout, OneProcessMayHaveASmallerLastMicroBatch) {
+  const Layout l = check_layout({}, {.processes = 1, .batch = 10, .micro_batch = 4, .sequence = 64}, small());
+  EXPECT_EQ(l.micro_batches, 3);
+}
+
 TEST(Layout, SaysTheRuleAndTheNearestChoice) {
   const auto has = [](const std::string& text, const std::string& part) {
     EXPECT_NE(text.find(part), std::string::npos) << text << " | lacks | " << part;
@@ -54,6 +59,8 @@ TEST(Layout, SaysTheRuleAndTheNearestChoice) {
   has(problem({.tensor = 6}, {.processes = 6, .batch = 16, .sequence = 96}),
       "does not divide the 8 attention heads; the nearest choice is 4");
   has(problem({}, {.processes = 8, .batch = 12, .sequence = 64}), "nearest choice is train.batch = 16");
+  has(problem({}, {.processes = 2, .batch = 12, .micro_batch = 8, .sequence = 64}),
+      "the nearest choice is train.micro_batch = 6");
   has(problem({.context = 8}, {.processes = 8, .batch = 8, .sequence = 60}), "the nearest choice is 64");
   has(problem({.ranks_per_node = 3}), "nearest choice is 2");
   has(problem({.expert = 8, .ranks_per_node = 1, .node_limit = 1}), "the nearest choice is 2");

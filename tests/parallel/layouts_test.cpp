@@ -129,6 +129,7 @@ TEST(Layouts, AProcessWithoutTokensTakesPart) {
   EXPECT_EQ(want.result.losses[0].loads[0].counts[7].item<std::int64_t>(), 0);
   expect_same(want, run, {.data = 4, .expert = 4});
   expect_same(want, run, {.data = 1, .shard = 4, .zero = 3, .expert = 4});
+  expect_same(want, run, {.data = 4, .expert = 4, .ranks_per_node = 2, .node_limit = 2});
 }
 
 TEST(Layouts, PipelineTensorAndContext) {

@@ -168,6 +168,8 @@ void run_as_rank(const Options& o, const RunConfig& config, const Launch& launch
   Rendezvous rendezvous(launch, config.layout.timeout);
   try {
     train_as_rank(o, config, launch, rendezvous);
+  } catch (const CLI::Error&) {
+    throw;  // said already
   } catch (const Error& error) {
     rendezvous.leave_word(error.what());
     log::write(log::Level::error, error.what());
@@ -177,6 +179,10 @@ void run_as_rank(const Options& o, const RunConfig& config, const Launch& launch
     log::write(log::Level::error, first);
     if (error.exit_code() == 2) throw UserError(first);
     throw Error(first);
+  } catch (const std::exception& error) {  // libtorch's, with a page of addresses after the first line
+    const std::string text = error.what();
+    rendezvous.leave_word(text.substr(0, text.find('\n')));
+    throw Error(text.substr(0, text.find('\n')));
   }
 }
 
