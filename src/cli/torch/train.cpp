@@ -158,6 +158,11 @@ void train_as_rank(const Options& o, const RunConfig& config, const Launch& laun
   if (result.signal != 0) throw CLI::RuntimeError(128 + result.signal);
 }
 
+// Into rank 0's file alone: the terminal is told once, at the end.
+void note(const Options& o, const std::string& text) {
+  std::ofstream(fs::path(o.out) / "logs" / "rank-00000.log", std::ios::app) << "error: " << text << "\n";
+}
+
 void run_as_rank(const Options& o, const RunConfig& config, const Launch& launch) {
   follow_parent();
   ::setenv("OMP_WAIT_POLICY", "passive", 0);
@@ -172,11 +177,11 @@ void run_as_rank(const Options& o, const RunConfig& config, const Launch& launch
     throw;  // said already
   } catch (const Error& error) {
     rendezvous.leave_word(error.what());
-    log::write(log::Level::error, error.what());
     if (launch.rank != 0) throw;
+    note(o, error.what());
     const auto first = rendezvous.first_word();
-    if (first.empty() || first.starts_with("rank 0:")) throw;
-    log::write(log::Level::error, first);
+    if (first.empty() || first.starts_with("rank 0:") || first.ends_with(error.what())) throw;
+    note(o, first);
     if (error.exit_code() == 2) throw UserError(first);
     throw Error(first);
   } catch (const std::exception& error) {  // libtorch's, with a page of addresses after the first line
