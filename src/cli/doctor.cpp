@@ -87,7 +87,7 @@ void run(bool json, bool measure) {
   add_torch_diagnosis(d, measure);
 #else
   d.facts["libtorch"] = nullptr;
-  d.lines.emplace_back("libtorch", "left out of this build (SINEW_TRAIN=OFF): no train, logits or generate");
+  d.lines.emplace_back("libtorch", "left out of this build (SINEW_TRAIN=OFF): no train");
 #endif
   d.facts["advice"] = d.advice;
   if (json) {

@@ -16,7 +16,7 @@ TEST(Program, HelpListsEveryCommand) {
   const auto run = run_sinew({"--help"});
   EXPECT_EQ(run.exit_code, 0);
   for (const char* name : {"tokenizer", "data", "train", "generate", "logits", "export", "convert", "inspect",
-                           "plot", "doctor", "plan", "quantize"})
+                           "plot", "doctor", "plan", "quantize", "chat", "eval"})
     EXPECT_NE(run.output.find(name), std::string::npos) << name;
 }
 

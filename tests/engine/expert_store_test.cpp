@@ -83,7 +83,7 @@ TEST(ExpertStore, SameLogitsOfQuantizedExperts) {
   const auto text = test::random_text(8, 40, 96);
   const auto mapped = load_model(options.out), model = load_model(options.out);
   pack_model(*mapped);
-  model->store = std::make_shared<ExpertStore>(*model, 24 * 4 * 4096 + 12 * 8192);
+  model->store = std::make_shared<ExpertStore>(*model, 24 * 6 * 4096 + 12 * 8192);
   EXPECT_LT(model->store->capacity(), 32);
   pack_model(*model);
   EXPECT_EQ(model->layers[0].moe->experts[0].gate.packed, nullptr) << "those stay on disk";
