@@ -35,8 +35,8 @@ ModelConfig preset_config(const std::string& name) {
   if (name == "llama-1b") folder = "llama-1.1b";
   if (name == "olmoe") folder = "olmoe-like";
   const auto known = model_presets();
-  require(std::find(known.begin(), known.end(), folder) != known.end(), "no preset '{}'{}; known are {}", name,
-          did_you_mean(name, known), join(known, ", "));
+  require(std::find(known.begin(), known.end(), folder) != known.end(), "no preset '{}'{}; known are {}",
+          name, did_you_mean(name, known), join(known, ", "));
   return load_model_config(configs_dir() / "models" / folder);
 }
 
@@ -60,7 +60,8 @@ std::shared_ptr<engine::Model> make(const Options& o, double& seconds) {
 }
 
 Json times(const engine::Timing& t, double tokens) {
-  return {{"tokens_per_s", tokens / t.median}, {"tokens_per_s_best", tokens / t.best},
+  return {{"tokens_per_s", tokens / t.median},
+          {"tokens_per_s_best", tokens / t.best},
           {"tokens_per_s_worst", tokens / t.worst}};
 }
 
@@ -83,8 +84,8 @@ class Report {
     say(line, [&] {
       return fmt::format("{} of weights, {} read a token, {:.2f} GOP a token; made in {:.1f} s, {} of memory",
                          human_bytes(static_cast<double>(m.weight_bytes)),
-                         human_bytes(static_cast<double>(m.bytes_per_token())), engine::operations_per_token(m) / 1e9,
-                         seconds, human_bytes(peak_memory()));
+                         human_bytes(static_cast<double>(m.bytes_per_token())),
+                         engine::operations_per_token(m) / 1e9, seconds, human_bytes(peak_memory()));
     });
   }
 
@@ -97,12 +98,14 @@ class Report {
     line.update(times(f.time, tokens));
     line["gop_per_s"] = f.operations / f.time.median / 1e9;
     line["share_of_int8_peak"] = share;
-    line["share_of_limits"] = least / f.time.median;  // of the slower of arithmetic and reading every weight once
+    line["share_of_limits"] =
+        least / f.time.median;  // of the slower of arithmetic and reading every weight once
     say(line, [&] {
-      return fmt::format("prefill {:>5}           {:>8.1f} tokens/s (best {:.1f}); {:.0f} GOP/s, {:.1f} % of the peak, "
-                         "{:.1f} % of what memory and peak allow",
-                         f.tokens, tokens / f.time.median, tokens / f.time.best, f.operations / f.time.median / 1e9,
-                         100 * share, 100 * least / f.time.median);
+      return fmt::format(
+          "prefill {:>5}           {:>8.1f} tokens/s (best {:.1f}); {:.0f} GOP/s, {:.1f} % of the peak, "
+          "{:.1f} % of what memory and peak allow",
+          f.tokens, tokens / f.time.median, tokens / f.time.best, f.operations / f.time.median / 1e9,
+          100 * share, 100 * least / f.time.median);
     });
   }
 
@@ -124,7 +127,8 @@ class Report {
       auto text = fmt::format("decode at {:>5} x {:<3}    {:>8.2f} tokens/s (best {:.2f})", f.depth, f.batch,
                               batch / f.time.median, batch / f.time.best);
       if (f.batch == 1)
-        text += fmt::format("; {:.1f} GB/s, {:.1f} % of the read bandwidth", bytes / f.time.median / 1e9, 100 * share);
+        text += fmt::format("; {:.1f} GB/s, {:.1f} % of the read bandwidth", bytes / f.time.median / 1e9,
+                            100 * share);
       return text;
     });
   }
@@ -172,17 +176,19 @@ void run(const Options& o) {
   for (const std::int64_t n : o.prefill)
     if (n > 0) report.prefill(engine::bench_prefill(session, n, o.repeats));
   for (const std::int64_t depth : o.depths)
-    for (const std::int64_t batch : o.batches) report.decode(engine::bench_decode(session, depth, batch, o.steps));
+    for (const std::int64_t batch : o.batches)
+      report.decode(engine::bench_decode(session, depth, batch, o.steps));
 }
 
 }  // namespace
 
 void add_bench_infer(CLI::App& bench) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
-      bench.add_subcommand("infer", "Inference: prefill and decoding against memory bandwidth and 8-bit peak");
+  CLI::App* command = bench.add_subcommand(
+      "infer", "Inference: prefill and decoding against memory bandwidth and 8-bit peak");
   command->footer(
-      "Read bandwidth (the best of several patterns over 1 GiB) and the peak of 8-bit products are measured in the\n"
+      "Read bandwidth (the best of several patterns over 1 GiB) and the peak of 8-bit products are measured "
+      "in the\n"
       "same process. Set SINEW_THREADS and SINEW_ISA to choose threads and instructions.\n\n"
       "Examples:\n"
       "  sinew bench infer --preset v2-lite --random\n"
@@ -193,17 +199,21 @@ void add_bench_infer(CLI::App& bench) {
   command->add_option("--model", options->model, "A model file or folder instead");
   command->add_flag("--random", options->random, "Random weights, made in memory");
   command->add_option("--type", options->type, "Format or mixture of the random weights (default Q4_K_M)");
-  command->add_option("--write", options->write, "Write the random weights to this GGUF file instead of running");
+  command->add_option("--write", options->write,
+                      "Write the random weights to this GGUF file instead of running");
   command->add_option("--kv", options->kv, "Cache: f32, f16, bf16 (default), q8 or q4");
-  command->add_option("--prefill", options->prefill, "Tokens of each prefill (default 512; 0: none)")->delimiter(',');
+  command->add_option("--prefill", options->prefill, "Tokens of each prefill (default 512; 0: none)")
+      ->delimiter(',');
   command->add_option("--depth", options->depths, "Tokens before decoding (default 0,4096)")
       ->delimiter(',')
       ->check(CLI::NonNegativeNumber);
   command->add_option("--batch", options->batches, "Sequences decoded at once (default 1)")
       ->delimiter(',')
       ->check(CLI::Range(1, 512));
-  command->add_option("--repeats", options->repeats, "Measured prefills (default 3)")->check(CLI::Range(1, 1000));
-  command->add_option("--steps", options->steps, "Measured steps of decoding (default 24)")->check(CLI::Range(1, 10000));
+  command->add_option("--repeats", options->repeats, "Measured prefills (default 3)")
+      ->check(CLI::Range(1, 1000));
+  command->add_option("--steps", options->steps, "Measured steps of decoding (default 24)")
+      ->check(CLI::Range(1, 10000));
   command->add_flag("!--no-pack", options->pack, "Read the file's blocks as they are");
   command->add_flag("--json", options->json, "One JSON line a measurement");
   command->callback([options] { run(*options); });

@@ -48,7 +48,8 @@ double operations_per_token(const Model& model) {
       for (const auto* list : {&a.key_up, &a.value_up})
         for (const WeightMatrix& w : *list) sum += elements(w);
     }
-    if (layer.grouped) sum += elements(layer.grouped->q) + elements(layer.grouped->k) + elements(layer.grouped->v);
+    if (layer.grouped)
+      sum += elements(layer.grouped->q) + elements(layer.grouped->k) + elements(layer.grouped->v);
     if (layer.dense) sum += elements(*layer.dense);
     if (!layer.moe) continue;
     sum += elements(layer.moe->router) +
@@ -91,7 +92,8 @@ DecodeFigure bench_decode(Session& session, index_t depth, index_t batch, int st
     std::vector<Input> inputs;
     for (index_t b = 0; b < batch; ++b)
       inputs.push_back({&sequences[size(b)], std::span(ids).subspan(size(step * batch + b), 1)});
-    const double s = seconds_of([&] { session.forward(inputs, [](std::size_t, index_t, std::span<const float>) {}); });
+    const double s =
+        seconds_of([&] { session.forward(inputs, [](std::size_t, index_t, std::span<const float>) {}); });
     if (step >= 2) seconds.push_back(s);
   }
   return {.depth = depth,

@@ -24,8 +24,8 @@ bool can_pack(const WeightMatrix& w);
 // when there is too little.
 std::shared_ptr<std::byte> packed_memory(std::size_t bytes);
 
-// Packs every matrix that can be, on all threads; what was read of mapped files is given back to the system as
-// it goes. Returns the bytes that the packed matrices take.
+// Packs every matrix that can be, on all threads; what was read of mapped files is given back to the system
+// as it goes. Returns the bytes that the packed matrices take.
 std::size_t pack_model(Model& model);
 
 }  // namespace sinew::engine

@@ -95,7 +95,8 @@ Places places_in_block(BlockFormat format) {
 }
 
 // Rows of blocks as files have them.
-void random_rows(BlockFormat format, std::int64_t cols, std::int64_t rows, std::uint64_t key, std::byte* out) {
+void random_rows(BlockFormat format, std::int64_t cols, std::int64_t rows, std::uint64_t key,
+                 std::byte* out) {
   const std::size_t bytes = block_bytes(format, size(cols)) * size(rows);
   if (block_info(format).elements == 1) {
     const Random random(key, "random weights");
@@ -173,13 +174,16 @@ class RandomTensors : public TensorFinder {
     const Entry& e = found->second;
     if (e.shape.size() == 1) return ones(name, e.shape[0]);
     const bool looked_up = name.find("embed_tokens") != std::string::npos;
-    return e.packed() && !looked_up ? packed_random(name, e) : plain_random(name, e.format, e.shape[0], e.shape[1]);
+    return e.packed() && !looked_up ? packed_random(name, e)
+                                    : plain_random(name, e.format, e.shape[0], e.shape[1]);
   }
   std::optional<WeightMatrix> key_b(const std::string& kv_b_name) const override {
-    return half(kv_b_name + " keys", config_.num_attention_heads * config_.kv_lora_rank, config_.qk_nope_head_dim);
+    return half(kv_b_name + " keys", config_.num_attention_heads * config_.kv_lora_rank,
+                config_.qk_nope_head_dim);
   }
   std::optional<WeightMatrix> value_b(const std::string& kv_b_name) const override {
-    return half(kv_b_name + " values", config_.num_attention_heads * config_.v_head_dim, config_.kv_lora_rank);
+    return half(kv_b_name + " values", config_.num_attention_heads * config_.v_head_dim,
+                config_.kv_lora_rank);
   }
   const ModelConfig& config() const override { return config_; }
   RopeLayout rope_layout() const override { return config_.rope_layout; }
@@ -204,7 +208,8 @@ class RandomTensors : public TensorFinder {
     return own_matrix(name, 1, cols, values.data(), BlockFormat::f32);
   }
 
-  WeightMatrix plain_random(const std::string& name, BlockFormat format, std::int64_t rows, std::int64_t cols) const {
+  WeightMatrix plain_random(const std::string& name, BlockFormat format, std::int64_t rows,
+                            std::int64_t cols) const {
     WeightMatrix w{.name = name, .rows = rows, .cols = cols, .format = format};
     w.row_bytes = block_bytes(format, size(cols));
     const auto bytes = std::make_shared<std::vector<std::byte>>(w.bytes());
@@ -279,7 +284,8 @@ void write_random_gguf(const ModelConfig& config, std::string_view recipe, std::
           const std::vector<float> ones(size(shape.cols), 1.0F);
           std::memcpy(to, ones.data(), row_bytes);
         } else {
-          random_rows(plan.formats[i], shape.cols, 1, (hash_name(plan.specs[i].name) ^ seed) + size(first + r), to);
+          random_rows(plan.formats[i], shape.cols, 1,
+                      (hash_name(plan.specs[i].name) ^ seed) + size(first + r), to);
         }
       });
       writer.write(rows.data(), size(count) * row_bytes);

@@ -62,33 +62,38 @@ index_t rows_from(const Network& n, index_t i, const QuantBatch& from, bool by_t
   return rows;
 }
 
-// Columns 32 unit .. of h for all rows of a network.
+// out [rows, columns] (row stride kBlockRows): rows [row, row + columns) of w with a few rows of activations.
+void dot_rows(const QuantKernels& kernels, const PackedMatrix& w, index_t row, index_t columns,
+              const QuantRow* rows, index_t count, float* out) {
+  for (index_t c = 0; c < columns; c += kFewTiles * kPackedRows)
+    kernels.dot_tiles(w.format, tile_at(w, (row + c) / kPackedRows),
+                      std::min(kFewTiles, (columns - c) / kPackedRows), w.cols, rows, count, out + c,
+                      kBlockRows);
+}
+
+// Columns 128 unit .. of h for all rows of a network.
 void gate_up(const Layer& l, const Network& n, index_t unit) {
-  const index_t column = unit * 32, columns = std::min<index_t>(32, n.width - column), tile = unit * 2;
-  const auto keep = [&](index_t i, const float* from) {
-    std::memcpy(n.h + i * n.width + column, from, size(columns) * sizeof(float));
-  };
+  const index_t column = unit * kBlockRows, columns = std::min(kBlockRows, n.width - column);
   if (n.few()) {
-    alignas(64) float gate[kFewRows * 32], up[kFewRows * 32];
+    alignas(64) float gate[kFewRows * kBlockRows], up[kFewRows * kBlockRows];
     for (index_t i = 0; i < n.count; i += kFewRows) {
       QuantRow row[kFewRows];
-      const index_t rows = rows_from(n, i, l.x, true, row), count = columns / kPackedRows;
-      l.kernels.dot_tiles(n.w->gate.format, tile_at(n.w->gate, tile), count, l.hidden, row, rows, gate, 32);
-      l.kernels.dot_tiles(n.w->up.format, tile_at(n.w->up, tile), count, l.hidden, row, rows, up, 32);
+      const index_t rows = rows_from(n, i, l.x, true, row);
+      dot_rows(l.kernels, n.w->gate, column, columns, row, rows, gate);
+      dot_rows(l.kernels, n.w->up, column, columns, row, rows, up);
       for (index_t r = 0; r < rows; ++r) {
-        l.kernels.swiglu(gate + r * 32, up + r * 32, columns);
-        keep(i + r, gate + r * 32);
+        l.kernels.swiglu(gate + r * kBlockRows, up + r * kBlockRows, columns);
+        std::memcpy(n.h + (i + r) * n.width + column, gate + r * kBlockRows, size(columns) * sizeof(float));
       }
     }
     return;
   }
   Workspace::Frame frame(thread_workspace());
-  float* const gate = frame.take<float>(size(n.groups() * 16 * 32));
-  float* const up = frame.take<float>(size(n.groups() * 16 * 32));
-  PairProduct{l.kernels, n.w->gate, tile}(n.tiled_x, n.count, gate, 32, 32, nullptr);
-  PairProduct{l.kernels, n.w->up, tile}(n.tiled_x, n.count, up, 32, 32, nullptr);
-  l.kernels.swiglu(gate, up, n.count * 32);
-  for (index_t i = 0; i < n.count; ++i) keep(i, gate + i * 32);
+  float* const up = frame.take<float>(size(n.count * columns));
+  BlockProduct{l.kernels, n.w->gate, column}(n.tiled_x, n.count, n.h + column, n.width, nullptr);
+  BlockProduct{l.kernels, n.w->up, column}(n.tiled_x, n.count, up, columns, nullptr);
+  for (index_t i = 0; i < n.count; ++i)
+    l.kernels.swiglu(n.h + i * n.width + column, up + i * columns, columns);
 }
 
 // Up to 16 rows of h in 8 bits.
@@ -99,34 +104,33 @@ void quantize_group(const Layer& l, const Network& n, index_t group) {
   if (!n.few()) fill_group(n.act, nullptr, first, count, n.tiled_act, group);
 }
 
-// Rows 32 unit .. of down for one network: out.
+// Rows 128 unit .. of down for one network: out.
 void down(const Layer& l, const Network& n, index_t unit) {
-  const index_t column = unit * 32, columns = std::min<index_t>(32, l.hidden - column), tile = unit * 2;
-  if (n.few()) {
-    for (index_t i = 0; i < n.count; i += kFewRows) {
-      QuantRow row[kFewRows];
-      const index_t rows = rows_from(n, i, n.act, false, row);
-      l.kernels.dot_tiles(n.w->down.format, tile_at(n.w->down, tile), columns / kPackedRows, n.width, row,
-                          rows, n.out + i * l.hidden + column, l.hidden);
-    }
-    return;
+  const index_t column = unit * kBlockRows, columns = std::min(kBlockRows, l.hidden - column);
+  if (!n.few())
+    return BlockProduct{l.kernels, n.w->down, column}(n.tiled_act, n.count, n.out + column, l.hidden,
+                                                      nullptr);
+  alignas(64) float out[kFewRows * kBlockRows];
+  for (index_t i = 0; i < n.count; i += kFewRows) {
+    QuantRow row[kFewRows];
+    const index_t rows = rows_from(n, i, n.act, false, row);
+    dot_rows(l.kernels, n.w->down, column, columns, row, rows, out);
+    for (index_t r = 0; r < rows; ++r)
+      std::memcpy(n.out + (i + r) * l.hidden + column, out + r * kBlockRows, size(columns) * sizeof(float));
   }
-  PairProduct{l.kernels, n.w->down, tile}(n.tiled_act, n.count, n.out + column, l.hidden, columns, nullptr);
 }
 
-// Rows 64 unit .. of down for all networks, added to y.
+// The same for all networks, added to y.
 void down_few(const Layer& l, index_t unit, float* y, index_t ldy) {
-  constexpr index_t kColumns = kFewTiles * kPackedRows;
-  const index_t column = unit * kColumns, columns = std::min(kColumns, l.hidden - column);
-  alignas(64) float out[kFewRows * kColumns];
+  const index_t column = unit * kBlockRows, columns = std::min(kBlockRows, l.hidden - column);
+  alignas(64) float out[kFewRows * kBlockRows];
   for (const Network& n : l.networks)
     for (index_t i = 0; i < n.count; i += kFewRows) {
       QuantRow row[kFewRows];
       const index_t rows = rows_from(n, i, n.act, false, row);
-      l.kernels.dot_tiles(n.w->down.format, tile_at(n.w->down, unit * kFewTiles), columns / kPackedRows,
-                          n.width, row, rows, out, kColumns);
+      dot_rows(l.kernels, n.w->down, column, columns, row, rows, out);
       for (index_t r = 0; r < rows; ++r)
-        l.kernels.add_scaled(out + r * kColumns, n.factor != nullptr ? n.factor[i + r] : 1.0F, columns,
+        l.kernels.add_scaled(out + r * kBlockRows, n.factor != nullptr ? n.factor[i + r] : 1.0F, columns,
                              y + n.token(i + r) * ldy + column);
     }
 }
@@ -198,17 +202,17 @@ void quant_experts(Isa isa, const float* x, index_t ld, index_t tokens, std::spa
           fill_group(l.x, n.tokens != nullptr ? n.tokens + g * 16 : nullptr, g * 16, count, n.tiled_x, g);
         });
   each_unit(
-      l, [](const Network& n) { return n.count > 0 ? units(n.width, 32) : 0; },
+      l, [](const Network& n) { return n.count > 0 ? units(n.width, kBlockRows) : 0; },
       [&](const Network& n, index_t unit) { gate_up(l, n, unit); });
   each_unit(
       l, [](const Network& n) { return n.groups(); },
       [&](const Network& n, index_t group) { quantize_group(l, n, group); });
   if (l.few) {
-    parallel_tasks(units(hidden, kFewTiles * kPackedRows), [&](index_t unit) { down_few(l, unit, y, ldy); });
+    parallel_tasks(units(hidden, kBlockRows), [&](index_t unit) { down_few(l, unit, y, ldy); });
     return;
   }
   each_unit(
-      l, [&](const Network& n) { return n.count > 0 ? units(hidden, 32) : 0; },
+      l, [&](const Network& n) { return n.count > 0 ? units(hidden, kBlockRows) : 0; },
       [&](const Network& n, index_t unit) { down(l, n, unit); });
   parallel_tasks(tokens, [&](index_t t) {
     for (std::int32_t i = l.offset[t]; i < l.offset[t + 1]; ++i)

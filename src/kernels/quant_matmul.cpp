@@ -9,7 +9,7 @@
 namespace sinew {
 namespace {
 
-constexpr index_t kGroupsHeld = 8;  // groups whose sums stay near while a pair of tiles goes by
+constexpr index_t kGroupsHeld = 4;  // groups whose sums stay near while a pair of tiles goes by
 
 std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 index_t tiles(const PackedMatrix& w) { return round_up(w.rows, kPackedRows) / kPackedRows; }
@@ -27,30 +27,26 @@ void copy_out(const float* from, const float* bias, index_t columns, float* to) 
   for (index_t i = 0; i < columns; ++i) to[i] = from[i] + bias[i];
 }
 
-// Tiles [tile, tile + 4) of one product for a few tokens.
-void few_tokens(const QuantKernels& kernels, const QuantBatch& x, const QuantProduct& p, index_t tile) {
+// Tiles [first, end) of one product for a few tokens, four at a time: memory is read in long runs.
+void few_tokens(const QuantKernels& kernels, const QuantBatch& x, const QuantProduct& p, index_t first,
+                index_t end) {
   const PackedMatrix& w = *p.w;
-  const index_t count = std::min(kFewTiles, tiles(w) - tile), row = tile * kPackedRows;
-  const index_t columns = std::min(count * kPackedRows, w.rows - row);
-  const std::byte* const data = w.data + tile * packed_layout(w.format).tile_bytes(w.cols);
   alignas(64) float out[kFewRows * kFewTiles * kPackedRows];
   constexpr index_t ld = kFewTiles * kPackedRows;
-  for (index_t t = 0; t < x.tokens; t += kFewRows) {
-    const index_t tokens = std::min(kFewRows, x.tokens - t);
-    QuantRow rows[kFewRows];
-    for (index_t i = 0; i < tokens; ++i) rows[i] = x.row(t + i);
-    kernels.dot_tiles(w.format, data, count, w.cols, rows, tokens, out, ld);
-    for (index_t i = 0; i < tokens; ++i)
-      copy_out(out + i * ld, p.bias != nullptr ? p.bias + row : nullptr, columns,
-               p.y + (t + i) * p.ldy + row);
+  for (index_t tile = first; tile < end; tile += kFewTiles) {
+    const index_t count = std::min(kFewTiles, end - tile), row = tile * kPackedRows;
+    const index_t columns = std::min(count * kPackedRows, w.rows - row);
+    const std::byte* const data = w.data + tile * packed_layout(w.format).tile_bytes(w.cols);
+    for (index_t t = 0; t < x.tokens; t += kFewRows) {
+      const index_t tokens = std::min(kFewRows, x.tokens - t);
+      QuantRow rows[kFewRows];
+      for (index_t i = 0; i < tokens; ++i) rows[i] = x.row(t + i);
+      kernels.dot_tiles(w.format, data, count, w.cols, rows, tokens, out, ld);
+      for (index_t i = 0; i < tokens; ++i)
+        copy_out(out + i * ld, p.bias != nullptr ? p.bias + row : nullptr, columns,
+                 p.y + (t + i) * p.ldy + row);
+    }
   }
-}
-
-void many_tokens(const QuantKernels& kernels, const TiledBatch& x, index_t tokens, const QuantProduct& p,
-                 index_t tile) {
-  const index_t row = tile * kPackedRows, columns = std::min<index_t>(32, p.w->rows - row);
-  PairProduct{kernels, *p.w, tile}(x, tokens, p.y + row, p.ldy, columns,
-                                   p.bias != nullptr ? p.bias + row : nullptr);
 }
 
 }  // namespace
@@ -71,11 +67,13 @@ TiledBatch take_tiles(Workspace::Frame& frame, index_t groups, index_t cols) {
 void fill_group(const QuantBatch& batch, const std::int32_t* index, index_t first, index_t count,
                 const TiledBatch& out, index_t group) {
   const index_t steps = padded_cols(batch.cols) / 64, tokens = out.groups * 16;
-  std::int8_t* const to = out.q + group * out.group_bytes();
+  const auto place_of = [&](index_t step, index_t r) {
+    return out.at(step / (kSpan / 64), group) + step % (kSpan / 64) * 1024 + r * 64;
+  };
   for (index_t r = 0; r < 16; ++r) {
     const index_t place = group * 16 + r;
     if (r >= count) {
-      for (index_t s = 0; s < steps; ++s) std::memset(to + s * 1024 + r * 64, 0, 64);
+      for (index_t s = 0; s < steps; ++s) std::memset(place_of(s, r), 0, 64);
       for (index_t s = 0; s < spans(batch.cols); ++s) {
         out.scale[s * tokens + place] = 0;
         out.sums[s * tokens + place] = 0;
@@ -83,7 +81,7 @@ void fill_group(const QuantBatch& batch, const std::int32_t* index, index_t firs
       continue;
     }
     const QuantRow row = batch.row(index != nullptr ? index[r] : first + r);
-    for (index_t s = 0; s < steps; ++s) std::memcpy(to + s * 1024 + r * 64, row.q + s * 64, 64);
+    for (index_t s = 0; s < steps; ++s) std::memcpy(place_of(s, r), row.q + s * 64, 64);
     for (index_t s = 0; s < spans(batch.cols); ++s) {
       std::int32_t sum = 0;
       for (index_t i = s * 16; i < std::min((s + 1) * 16, padded_cols(batch.cols) / 16); ++i)
@@ -94,41 +92,42 @@ void fill_group(const QuantBatch& batch, const std::int32_t* index, index_t firs
   }
 }
 
-void PairProduct::operator()(const TiledBatch& x, index_t tokens, float* out, index_t ld, index_t columns,
-                             const float* bias) const {
-  const index_t count = spans(w.cols), steps = padded_cols(w.cols) / 64, pair = 32 * kSpan;
-  const bool two = tile + 1 < tiles(w);
-  const index_t tile_bytes = packed_layout(w.format).tile_bytes(w.cols);
-  const std::byte* const data = w.data + tile * tile_bytes;
+// Weights are unpacked once, and kept in the second-level cache with the sums of the tokens at hand; a span
+// of those tokens stays in the first while all pairs of tiles go by.
+void BlockProduct::operator()(const TiledBatch& x, index_t tokens, float* out, index_t ld,
+                              const float* bias) const {
+  const index_t count = spans(w.cols), pair_bytes = 32 * kSpan, pairs = units(columns(), 32);
+  const index_t tile_bytes = packed_layout(w.format).tile_bytes(w.cols), end_tile = tiles(w);
   Workspace::Frame frame(thread_workspace());
-  const bool again = x.groups > kGroupsHeld;  // unpacked spans are used by later groups
-  auto* const unpacked = frame.take<std::int8_t>(size((again ? count : 1) * pair));
-  float* const scale = frame.take<float>(size(count * 32));
-  float* const acc = frame.take<float>(size(kGroupsHeld * 16 * 32));
-  if (!two) {
-    std::memset(unpacked, 0, size((again ? count : 1) * pair));
-    std::memset(scale, 0, size(count * 32) * sizeof(float));
+  auto* const unpacked = frame.take<std::int8_t>(size(pairs * count * pair_bytes));
+  float* const scale = frame.take<float>(size(pairs * count * 32));
+  float* const acc = frame.take<float>(size(pairs * kGroupsHeld * 16 * 32));
+  for (index_t i = 0; i < 2 * pairs; ++i) {
+    const index_t tile = row / kPackedRows + i;
+    for (index_t s = 0; s < count; ++s) {
+      std::int8_t* const b = unpacked + (i / 2 * count + s) * pair_bytes + i % 2 * (pair_bytes / 2);
+      float* const b_scale = scale + (i / 2 * count + s) * 32 + i % 2 * kPackedRows;
+      if (tile < end_tile) {
+        kernels.unpack_span(w.format, w.data + tile * tile_bytes, w.cols, s, b, b_scale);
+      } else {  // the other half of the last pair
+        std::memset(b, 0, size(pair_bytes / 2));
+        std::fill_n(b_scale, kPackedRows, 0.0F);
+      }
+    }
   }
   kernels.begin();
   for (index_t g = 0; g < x.groups; g += kGroupsHeld) {
     const index_t held = std::min(kGroupsHeld, x.groups - g), token = g * 16;
-    const index_t end = std::min(tokens, token + held * 16);
-    for (index_t t = token; t < end; ++t) {  // where the result will be written
-      __builtin_prefetch(out + t * ld, 1, 2);
-      __builtin_prefetch(out + t * ld + 16, 1, 2);
-    }
-    for (index_t s = 0; s < count; ++s) {
-      std::int8_t* const b = unpacked + (again ? s : 0) * pair;
-      if (g == 0) {
-        kernels.unpack_span(w.format, data, w.cols, s, b, scale + s * 32);
-        if (two)
-          kernels.unpack_span(w.format, data + tile_bytes, w.cols, s, b + pair / 2, scale + s * 32 + 16);
-      }
-      kernels.product(x.q + g * x.group_bytes() + s * (kSpan / 64) * 1024, x.group_bytes(), held,
-                      std::min(kSpan / 64, steps - s * (kSpan / 64)), b, scale + s * 32,
-                      x.scale + s * x.groups * 16 + token, x.sums + s * x.groups * 16 + token, acc, s == 0);
-    }
-    for (index_t t = token; t < end; ++t) copy_out(acc + (t - token) * 32, bias, columns, out + t * ld);
+    for (index_t s = 0; s < count; ++s)
+      for (index_t p = 0; p < pairs; ++p)
+        kernels.product(x.at(s, g), x.steps(s) * 1024, held, x.steps(s),
+                        unpacked + (p * count + s) * pair_bytes, scale + (p * count + s) * 32,
+                        x.scale + s * x.groups * 16 + token, x.sums + s * x.groups * 16 + token,
+                        acc + p * kGroupsHeld * 16 * 32, s == 0);
+    for (index_t t = token; t < std::min(tokens, token + held * 16); ++t)
+      for (index_t p = 0; p < pairs; ++p)
+        copy_out(acc + (p * kGroupsHeld * 16 + t - token) * 32, bias != nullptr ? bias + p * 32 : nullptr,
+                 std::min<index_t>(32, columns() - p * 32), out + t * ld + p * 32);
   }
   kernels.end();
 }
@@ -152,16 +151,18 @@ void quant_matmul(Isa isa, const float* x, index_t ld, index_t tokens, index_t c
       for (index_t t = g * 16; t < g * 16 + count; ++t) kernels->quantize_row(x + t * ld, cols, batch.row(t));
       fill_group(batch, nullptr, g * 16, count, tiled, g);
     });
-  const index_t unit = few ? kFewTiles : 2;
+  const index_t unit = kBlockRows / kPackedRows;
   index_t tasks = 0;
   for (const QuantProduct& p : products) tasks += units(tiles(*p.w), unit);
   parallel_tasks(tasks, [&](index_t task) {
     const QuantProduct* p = products.data();
     for (; task >= units(tiles(*p->w), unit); ++p) task -= units(tiles(*p->w), unit);
+    const index_t tile = task * unit, row = tile * kPackedRows;
     if (few)
-      few_tokens(*kernels, batch, *p, task * unit);
+      few_tokens(*kernels, batch, *p, tile, std::min(tile + unit, tiles(*p->w)));
     else
-      many_tokens(*kernels, tiled, tokens, *p, task * unit);
+      BlockProduct{*kernels, *p->w, row}(tiled, tokens, p->y + row, p->ldy,
+                                         p->bias != nullptr ? p->bias + row : nullptr);
   });
 }
 

@@ -2,6 +2,7 @@
 // them. Few tokens take the exact kernels, many the ones of 8-bit spans (quant_tables.hpp).
 #pragma once
 
+#include <algorithm>
 #include <span>
 
 #include "kernels/quant_tables.hpp"
@@ -28,26 +29,30 @@ QuantBatch take_batch(Workspace::Frame& frame, index_t tokens, index_t cols);
 // The same rows in groups of 16 tokens as product() wants them; missing ones are zeros.
 struct TiledBatch {
   index_t groups = 0, cols = 0;
-  std::int8_t* q = nullptr;      // [groups][padded_cols / 64][16][64]
+  std::int8_t* q = nullptr;      // [spans][groups][steps of the span][16][64]
   float* scale = nullptr;        // [spans][16 * groups]
   std::int32_t* sums = nullptr;  // the same, of a span's q
-  index_t group_bytes() const { return padded_cols(cols) * 16; }
+  index_t steps(index_t span) const { return std::min(kSpan, padded_cols(cols) - span * kSpan) / 64; }
+  std::int8_t* at(index_t span, index_t group) const {
+    return q + (span * groups * (kSpan / 64) + group * steps(span)) * 1024;
+  }
 };
 TiledBatch take_tiles(Workspace::Frame& frame, index_t groups, index_t cols);
 // Group `group` of `out` from rows index[0 .. count) (null: first ..) of `batch`, count <= 16.
 void fill_group(const QuantBatch& batch, const std::int32_t* index, index_t first, index_t count,
                 const TiledBatch& out, index_t group);
 
-// Tiles [tile, tile + 2) (or the last one) of w with all groups of x.
-struct PairProduct {
+inline constexpr index_t kBlockRows = 128;  // rows of weights that a task of many tokens works on
+
+// Rows [row, row + 128) (or what is left; row a multiple of 16) of w with all groups of x.
+struct BlockProduct {
   const QuantKernels& kernels;
   const PackedMatrix& w;
-  index_t tile;
+  index_t row;
 
-  // Row t of the result, 32 sums, goes to out + t * ld, for t < tokens; `columns` of them (a multiple of 16
-  // or what is left of w) and `bias` (null: none) added.
-  void operator()(const TiledBatch& x, index_t tokens, float* out, index_t ld, index_t columns,
-                  const float* bias) const;
+  // Row t of the result goes to out + t * ld, for t < tokens, `bias` (of the first; null: none) added.
+  void operator()(const TiledBatch& x, index_t tokens, float* out, index_t ld, const float* bias) const;
+  index_t columns() const { return std::min(kBlockRows, w.rows - row); }
 };
 
 struct QuantProduct {

@@ -339,9 +339,10 @@ void unpack_half(const std::byte* tile, index_t cols, index_t first, index_t cou
   for (index_t c = 0; c < count; c += 32) {
     Vw w[8];
     const index_t column = first + c, block = column / layout.elements;
-    load_codes<F>(tile + layout.heads(cols) + block * layout.body() + layout.scale_bytes +
-                      column % layout.elements / 32 * layout.chunk_bytes(),
-                  h, w);
+    const std::byte* const chunk = tile + layout.heads(cols) + block * layout.body() + layout.scale_bytes +
+                                   column % layout.elements / 32 * layout.chunk_bytes();
+    load_codes<F>(chunk, h, w);
+    if (h == 0) fetch_ahead<layout.chunk_bytes()>(chunk);
 #pragma GCC unroll 2
     for (index_t g = 0; g < 32; g += Fm::group) {
       const Scales s = group[(c + g) / Fm::group];

@@ -23,7 +23,8 @@ ModelConfig small_config() {
     "rope_theta": 10000, "attention_bias": false, "tie_word_embeddings": false})");
 }
 
-std::vector<float> logits_of(const std::shared_ptr<Model>& model, const std::vector<TokenId>& ids, bool one_by_one) {
+std::vector<float> logits_of(const std::shared_ptr<Model>& model, const std::vector<TokenId>& ids,
+                             bool one_by_one) {
   Session session(model, {.kv = KvType::f32, .cache_tokens = 128});
   Sequence sequence = session.make_sequence();
   std::span<const float> last;
@@ -47,7 +48,8 @@ double relative_error(const std::vector<float>& got, const std::vector<float>& w
 }  // namespace
 
 TEST(Packing, PackedModelGivesTheLogitsOfItsFile) {
-  if (quant_kernels(active_isa()) == nullptr) GTEST_SKIP() << "no integer products with " << isa_name(active_isa());
+  if (quant_kernels(active_isa()) == nullptr)
+    GTEST_SKIP() << "no integer products with " << isa_name(active_isa());
   const test::TempDir folder;
   const auto file = folder.path() / "random.gguf";
   write_random_gguf(small_config(), "Q4_K_M", 3, file);
