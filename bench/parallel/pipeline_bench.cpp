@@ -1,10 +1,12 @@
 // The idle share of a pipeline of four ranks, measured: stages that sleep instead of computing, so that ranks
 // can be threads on any machine, with real messages between them. One JSON line a schedule.
 //   pipeline_bench [micro-batches, default 16] [milliseconds a stage and pass, default 20]
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/distributed/c10d/HashStore.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <numeric>
