@@ -7,7 +7,7 @@
 
 #include "base/error.hpp"
 #include "base/spans.hpp"
-#include "comm/traffic_formulas.hpp"
+#include "config/traffic_formulas.hpp"
 #include "config/layout.hpp"
 #include "ops/tensor.hpp"
 

@@ -9,7 +9,7 @@
 #include "base/error.hpp"
 #include "comm/mesh.hpp"
 #include "comm/ranks.hpp"
-#include "comm/traffic_formulas.hpp"
+#include "config/traffic_formulas.hpp"
 
 namespace sinew {
 namespace {

@@ -1,7 +1,7 @@
 // Counted bytes of the tensor, context and pipeline axes are those of docs/communication.md.
 #include <gtest/gtest.h>
 
-#include "comm/traffic_formulas.hpp"
+#include "config/traffic_formulas.hpp"
 #include "model/tiny_models.hpp"
 #include "parallel/tiny_training.hpp"
 

@@ -3,7 +3,7 @@
 
 #include <set>
 
-#include "comm/traffic_formulas.hpp"
+#include "config/traffic_formulas.hpp"
 #include "model/tiny_models.hpp"
 #include "parallel/tiny_training.hpp"
 
