@@ -155,6 +155,7 @@ Answer answer(const Cluster& cluster, const Network& network, const Job& job, co
         network.name, human_bytes(m.total()), human_bytes(cluster.chip.memory_bytes),
         human_bytes(m.optimizer), human_bytes(m.weights), human_bytes(m.activations));
   }
+  a.job.precision = a.search.best[0].setup.job.precision;  // where several were to choose from
   a.totals = run_totals(cluster, a.search.best[0].setup, a.search.best[0].step, job.tokens);
   if (o.curves) add_curves(a, space);
   return a;

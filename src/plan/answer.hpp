@@ -63,7 +63,8 @@ Answer cheapest_answer(const Cluster& cluster, const Network& network, const Job
 std::string answer_text(const Answer& answer);
 std::string answer_json(const Answer& answer);
 std::string answer_html(const Answer& answer);
-// A run configuration that `sinew train` accepts (config/run_config.hpp).
+// A run configuration with a [layout] that `sinew train` accepts (config/run_config.hpp): of the best layout
+// that the trainer can run, started as that many processes. Throws UserError when none of the answer's is.
 std::string answer_run_toml(const Answer& answer, const std::string& model);
 
 // Two kinds of machine or far islands: each planned by itself, batch shared by speed.
@@ -77,13 +78,12 @@ struct IslandAnswer {
 IslandAnswer answer_islands(const Islands& islands, const Network& network, const Job& job,
                             const SearchSpace& space);
 std::string islands_text(const IslandAnswer& answer, const Islands& islands);
+std::string islands_json(const IslandAnswer& answer, const Islands& islands);
 
 // A network by preset, directory or config.json; or one of the planner's own (see planner_models).
 Network find_network(const std::string& name);
 std::vector<std::string> planner_models();
 
-// Side by side. `presets`: eras, moe-10t-ascend.
-std::string compare(const std::string& preset, bool json);
-std::vector<std::string> comparisons();
+std::vector<std::string> comparisons();  // presets of compare.hpp
 
 }  // namespace sinew::plan

@@ -149,11 +149,15 @@ std::string pipeline_chart(const Candidate& best) {
   if (l.pipeline == 1) return "<p>The best layout has no pipeline.</p>";
   const auto costs = stage_costs(best.setup, fitted_constants());
   // Enough micro-batches to see how it fills and drains.
-  const auto count = static_cast<int>(std::min<std::int64_t>(best.setup.micro_batches(), 2 * l.pipeline));
+  const auto count =
+      static_cast<int>(std::min<std::int64_t>(best.setup.micro_batches(), std::max(8, 2 * l.pipeline)));
   const Schedule schedule = make_schedule(l.schedule, l.pipeline, count, l.chunks);
-  return draw_svg(schedule, simulate(schedule, costs),
+  // On a phone the picture keeps a size that can be read and is pushed sideways.
+  return "<div class=\"scroll chart\">" +
+         draw_svg(schedule, simulate(schedule, costs),
                   fmt::format("{}: {} ranks, the first {} of {} micro-batches", schedule_name(l.schedule),
-                              l.pipeline, count, best.setup.micro_batches()));
+                              l.pipeline, count, best.setup.micro_batches())) +
+         "</div>";
 }
 
 std::string money(double d) {
@@ -270,7 +274,8 @@ constexpr const char* style =
     "#b00}.cap{margin:.3rem 0;color:#555;font-size:.85rem}.a{font-size:13px;fill:#555}"
     ".legend{font-size:.85rem;margin:.4rem 0;display:flex;flex-wrap:wrap;gap:.2rem 1rem}.legend "
     "i{display:inline-block;width:.8em;height:.8em;margin-right:.35em;border-radius:2px}.limit{color:#b00}"
-    "@media(max-width:600px){.a{font-size:22px}}footer{margin-top:2rem;color:#777;font-"
+    "@media(max-width:600px){.a{font-size:22px}.chart "
+    "svg{width:auto;min-width:52rem}}footer{margin-top:2rem;color:#777;font-"
     "size:.85rem}";
 
 }  // namespace
@@ -291,27 +296,6 @@ std::string answer_html(const Answer& a) {
       escaped(a.network.name), style, headline(a), layout_table(a), stacked(times, "s", 0),
       stacked(memories, "GB", a.cluster.chip.memory_bytes / 1e9), pipeline_chart(a.search.best[0]),
       scaling(a), front(a), sensitivity(a));
-}
-
-std::string answer_run_toml(const Answer& a, const std::string& model) {
-  const Candidate& best = a.search.best[0];
-  const Layout& l = best.setup.layout;
-  const RunTotals& t = a.totals;
-  const double every = t.steps > 0 ? std::max(1.0, std::floor(t.goodput.interval / best.step.seconds)) : 100;
-  std::string out =
-      fmt::format("# Made by sinew plan for {} x {}: {:.3f} s a step predicted.\n# layout: {}\n",
-                  a.cluster.count, a.cluster.chip.name, best.step.seconds, layout_text(l));
-  out += fmt::format(
-      "[model]\nconfig = \"{}\"\n\n[data]\npath = \"data\"\nsequence = {}\n\n[train]\nsteps = {:.0f}\nbatch "
-      "= {}\nmicro_batch "
-      "= {}\ndtype = \"{}\"\nrecompute = \"{}\"\n\n[checkpoint]\nevery = {:.0f}\n",
-      model, a.job.sequence, std::max(1.0, t.steps), a.job.global_batch, l.micro_batch,
-      a.job.precision == Precision::fp32 ? "fp32" : "bf16",
-      l.recompute.full                        ? "full"
-      : recompute_name(l.recompute) == "none" ? "none"
-                                              : "selective",
-      every);
-  return out;
 }
 
 }  // namespace sinew::plan

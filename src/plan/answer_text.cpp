@@ -5,15 +5,11 @@
 #include "base/error.hpp"
 #include "base/text.hpp"
 #include "plan/answer.hpp"
+#include "plan/answer_json.hpp"
 
 namespace sinew::plan {
 namespace {
 
-using nlohmann::ordered_json;
-
-std::string dollars(double d) {
-  return d >= 1e6 ? fmt::format("${:.2f}M", d / 1e6) : fmt::format("${:.0f}", d);
-}
 std::string gb(double bytes) { return fmt::format("{:.1f}", bytes / 1e9); }
 
 std::string totals_text(const Answer& a) {
@@ -33,8 +29,40 @@ std::string totals_text(const Answer& a) {
       "  lost to restarts {:.1f} %, to work done again {:.1f} %, to checkpoints {:.1f} %; recovery from "
       "memory {} {:.1f} %; {} spare nodes\n",
       100 * g.restart_loss, 100 * g.rework_loss, 100 * g.checkpoint_loss,
-      a.cluster.failures.in_memory ? "saves" : "would save", 100 * t.memory_recovery_gain, t.spares);
+      a.cluster.failures.in_memory ? (t.memory_recovery_gain < 0 ? "costs" : "saves")
+                                   : (t.memory_recovery_gain < 0 ? "would cost" : "would save"),
+      100 * std::abs(t.memory_recovery_gain), t.spares);
   return out;
+}
+
+// Time against memory, more or fewer accelerators, and what if; each only where it was asked for.
+std::string curves_text(const Answer& a) {
+  std::string out;
+  if (!a.front.empty()) out += "\ntime against memory:\n";
+  for (const Candidate& c : a.front)
+    out += fmt::format("{:>9.3f} s {:>8} GB  {}\n", c.step.seconds, gb(c.step.memory.total()),
+                       layout_text(c.setup.layout));
+  if (!a.scaling.empty())
+    out += fmt::format("\n{:>12} {:>10} {:>6} {:>6} {:>8} {:>10}  bent by\n", "accelerators", "tokens/s",
+                       "MFU", "eff.", "days", "USD");
+  for (const ScalePoint& s : a.scaling)
+    out += fmt::format("{:>12} {:>10} {:>5.1f}% {:>5.1f}% {:>8.1f} {:>10}  {}\n",
+                       with_commas(static_cast<std::uint64_t>(s.count)),
+                       human_count(s.best.step.tokens_per_second * s.totals.goodput.share),
+                       100 * s.best.step.mfu, 100 * s.totals.goodput.share, s.totals.days,
+                       dollars(s.totals.dollars), s.bend);
+  if (!a.sensitivity.empty())
+    out += fmt::format("\n{:<24} {:>9} {:>6} {:>8} {:>10}\n", "what if", "step s", "eff.", "days", "USD");
+  for (const SensitivityRow& s : a.sensitivity)
+    out += fmt::format("{:<24} {:>9.3f} {:>5.1f}% {:>8.1f} {:>10}\n", s.change, s.seconds, 100 * s.goodput,
+                       s.days, dollars(s.dollars));
+  return out;
+}
+
+}  // namespace
+
+std::string dollars(double d) {
+  return d >= 1e6 ? fmt::format("${:.2f}M", d / 1e6) : fmt::format("${:.0f}", d);
 }
 
 ordered_json step_json(const Candidate& c) {
@@ -79,8 +107,6 @@ ordered_json totals_json(const RunTotals& t) {
           {"memory_recovery_gain", t.memory_recovery_gain}};
 }
 
-}  // namespace
-
 std::string answer_text(const Answer& a) {
   const NetworkCounts n = count(a.network);
   std::string out =
@@ -93,10 +119,14 @@ std::string answer_text(const Answer& a) {
       a.search.seconds, static_cast<double>(a.search.considered) / std::max(1e-9, a.search.seconds) / 1e6);
   out += fmt::format("{:>9} {:>11} {:>6} {:>7} {:>8}  layout\n", "step s", "tokens/s", "MFU", "bubble",
                      "mem GB");
+  const auto other = [&](const Candidate& c) {
+    const Precision p = c.setup.job.precision;
+    return p == a.job.precision ? std::string() : " precision=" + precision_name(p);
+  };
   for (const Candidate& c : a.search.best)
-    out += fmt::format("{:>9.3f} {:>11} {:>5.1f}% {:>6.1f}% {:>8}  {}\n", c.step.seconds,
+    out += fmt::format("{:>9.3f} {:>11} {:>5.1f}% {:>6.1f}% {:>8}  {}{}\n", c.step.seconds,
                        human_count(c.step.tokens_per_second), 100 * c.step.mfu, 100 * c.step.bubble_share,
-                       gb(c.step.memory.total()), layout_text(c.setup.layout));
+                       gb(c.step.memory.total()), layout_text(c.setup.layout), other(c));
   const Candidate& best = a.search.best[0];
   const StepPrediction& p = best.step;
   out += "\nwhere the time goes: ";
@@ -115,7 +145,7 @@ std::string answer_text(const Answer& a) {
       "{}\n\n",
       gb(a.cluster.chip.memory_bytes), gb(m.weights), gb(m.gradients), gb(m.optimizer), gb(m.activations),
       gb(m.buffers), gb(m.runtime));
-  return out + totals_text(a);
+  return out + totals_text(a) + curves_text(a);
 }
 
 std::string answer_json(const Answer& a) {
@@ -151,6 +181,24 @@ std::string answer_json(const Answer& a) {
   return doc.dump(1) + "\n";
 }
 
+std::string islands_json(const IslandAnswer& a, const Islands& islands) {
+  ordered_json doc;
+  for (std::size_t i = 0; i < a.parts.size(); ++i) {
+    ordered_json one = step_json(a.parts[i].search.best[0]);
+    one["accelerator"] = islands.parts[i].chip.name;
+    one["count"] = islands.parts[i].count;
+    one["batch_share"] = a.batch_share[i];
+    doc["islands"].push_back(one);
+  }
+  doc["link_bytes_per_s"] = islands.link;
+  doc["outer_steps"] = islands.outer_steps;
+  doc["exchange_s"] = a.exchange;
+  doc["step_time_s"] = a.seconds;
+  doc["days"] = a.days;
+  doc["dollars"] = a.dollars;
+  return doc.dump(1) + "\n";
+}
+
 std::string islands_text(const IslandAnswer& a, const Islands& islands) {
   std::string out;
   for (std::size_t i = 0; i < a.parts.size(); ++i) {
@@ -163,80 +211,6 @@ std::string islands_text(const IslandAnswer& a, const Islands& islands) {
                      islands.outer_steps, islands.link * 8 / 1e9, a.exchange, a.seconds);
   if (a.days > 0) out += fmt::format("; {:.1f} days, {}", a.days, dollars(a.dollars));
   return out + "\n";
-}
-
-namespace {
-
-struct Era {
-  const char* accelerator;
-  int count;
-  const char* model;
-  double tokens;
-  Precision precision;
-  std::int64_t batch;
-};
-
-std::vector<Era> era_rows(const std::string& preset) {
-  std::vector<Era> rows;
-  if (preset == "eras") {
-    for (const char* chip : {"H800", "H100", "B200", "Ascend 910B"})
-      rows.push_back({chip, 10240, "deepseek-v2", 8.1e12, Precision::bf16, 9600});
-    for (const char* chip : {"H800", "H100", "B200", "Ascend 910B"})
-      rows.push_back({chip, 98304, "moe-1.7t", 30e12, Precision::bf16, 24576});
-  } else if (preset == "moe-10t-ascend") {
-    rows.push_back({"Ascend 910C", 98304, "moe-10t", 20e12, Precision::bf16, 24576});
-    rows.push_back({"Ascend 910B", 98304, "moe-10t", 20e12, Precision::bf16, 24576});
-  } else {
-    const auto known = comparisons();
-    fail("comparison '{}': unknown ({}){}", preset, join(known, ", "), did_you_mean(preset, known));
-  }
-  return rows;
-}
-
-}  // namespace
-
-std::vector<std::string> comparisons() { return {"eras", "moe-10t-ascend"}; }
-
-std::string compare(const std::string& preset, bool as_json) {
-  ordered_json doc = ordered_json::array();
-  std::string out =
-      fmt::format("{:<34} {:>7} {:<12} {:>8} {:>7} {:>6} {:>8} {:>10} {:>9} {:>8} {:>8}\n", "accelerator",
-                  "count", "model", "step s", "MFU", "eff.", "days", "acc-hours", "USD", "GWh", "failures");
-  std::string layouts;
-  for (const Era& row : era_rows(preset)) {
-    const Cluster cluster = cluster_of(row.accelerator, row.count);
-    Job job;
-    job.tokens = row.tokens;
-    job.global_batch = row.batch;
-    job.precision = row.precision;
-    const Network network = find_network(row.model);
-    ordered_json one = {{"accelerator", cluster.chip.name},
-                        {"count", row.count},
-                        {"model", row.model},
-                        {"tokens", row.tokens}};
-    try {
-      SearchSpace space;
-      space.offload = false;
-      const Answer a = answer(cluster, network, job, space, {.keep = 5});
-      const RunTotals& t = a.totals;
-      out += fmt::format(
-          "{:<34} {:>7} {:<12} {:>8.2f} {:>6.1f}% {:>5.1f}% {:>8.1f} {:>10} {:>9} {:>8.1f} {:>8.0f}\n",
-          cluster.chip.name, row.count, row.model, a.search.best[0].step.seconds,
-          100 * a.search.best[0].step.mfu, 100 * t.goodput.share, t.days, human_count(t.accelerator_hours),
-          dollars(t.dollars), t.megawatt_hours / 1000, t.goodput.failures);
-      layouts += fmt::format("\n{} x {}, {}:\n", row.count, cluster.chip.name, row.model);
-      for (const Candidate& c : a.search.best)
-        layouts += fmt::format("  {:>8.2f} s  {:>6} GB  {}\n", c.step.seconds, gb(c.step.memory.total()),
-                               layout_text(c.setup.layout));
-      for (const Candidate& c : a.search.best) one["best"].push_back(step_json(c));
-      one["run"] = totals_json(t);
-    } catch (const UserError& error) {
-      out += fmt::format("{:<34} {:>7} {:<12} {}\n", cluster.chip.name, row.count, row.model, error.what());
-      one["error"] = error.what();
-    }
-    doc.push_back(one);
-  }
-  return as_json ? doc.dump(1) + "\n" : out + layouts;
 }
 
 }  // namespace sinew::plan

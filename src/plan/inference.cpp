@@ -58,6 +58,18 @@ std::vector<ServingPoint> plan_serving(const Network& n, const Accelerator& chip
   const auto attention_flops = [&](double span) {
     return 2 * span * static_cast<double>(n.heads * (n.head_dim + n.value_dim) * n.layers);
   };
+  // MLA in a decode step: keys and values of all past tokens are made from their latents again, or queries
+  // are brought into the latent space (DeepSeek-V2, appendix C): whichever is less work.
+  const auto decode_flops = [&](double span) {
+    if (!n.mla) return attention_flops(span);
+    const double heads = static_cast<double>(n.heads), latent = static_cast<double>(n.kv_lora);
+    const double nope = static_cast<double>(n.head_dim - n.rope_dim),
+                 value = static_cast<double>(n.value_dim);
+    const double layers = static_cast<double>(n.layers);
+    const double absorbed = 2 * span * heads * (2 * latent + static_cast<double>(n.rope_dim)) * layers;
+    const double expanded = attention_flops(span) + 2 * span * latent * heads * (nope + value) * layers;
+    return std::min(absorbed, expanded);
+  };
   std::vector<ServingPoint> points;
   for (int batch = 1; batch <= 4096; batch *= 2) {
     ServingPoint p;
@@ -68,7 +80,7 @@ std::vector<ServingPoint> plan_serving(const Network& n, const Accelerator& chip
     const double from_ssd =
         job.experts_on_ssd ? expert_bytes * (1 - job.hot_experts) / (job.ssd_bandwidth * group) : 0;
     const double reading = (e.dense * byte + expert_bytes + b * length * kv) / bandwidth;
-    const double computing = b * (flops_token + attention_flops(length)) / rate;
+    const double computing = b * (flops_token + decode_flops(length)) / rate;
     double talking = 0;
     const double hidden_bytes = b * static_cast<double>(n.hidden * 2);
     if (job.tensor > 1)

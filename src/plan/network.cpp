@@ -30,6 +30,13 @@ Network network_from(const ModelConfig& c, const std::string& name) {
   n.mtp_layers = c.num_nextn_predict_layers;
   n.tied = c.tie_word_embeddings;
   n.qk_norm = c.qk_norm;
+  n.attention_bias = c.attention_bias;
+  n.gate_bias = n.experts > 0 && c.moe.topk_method == TopkMethod::noaux_tc;
+  for (std::int64_t layer = 0; layer < n.layers; ++layer)
+    if (n.is_moe(layer) != (c.ffn_kind(layer) == FfnKind::moe)) {
+      for (std::int64_t l = 0; l < n.layers; ++l) n.moe_layers.push_back(c.ffn_kind(l) == FfnKind::moe);
+      break;
+    }
   return n;
 }
 
@@ -45,8 +52,8 @@ LayerParameters layer_parameters(const Network& n, bool moe) {
         kv * heads * (nope + static_cast<double>(n.value_dim)) + heads * static_cast<double>(n.value_dim) * h;
   } else {
     const double d = static_cast<double>(n.head_dim), kv = static_cast<double>(n.kv_heads);
-    p.attention = h * d * (heads + 2 * kv) + heads * d * h + (n.biases ? d * (heads + 2 * kv) + h : 0) +
-                  (n.qk_norm ? 2 * d : 0);
+    p.attention = h * d * (heads + 2 * kv) + heads * d * h +
+                  (n.biases || n.attention_bias ? d * (heads + 2 * kv) + h : 0) + (n.qk_norm ? 2 * d : 0);
   }
   p.norms = (n.parallel_block ? 1 : 2) * h * (n.biases ? 2 : 1);
   const auto mlp = [&](double width) { return h * width * (up + 1) + (n.biases ? width * up + h : 0); };
@@ -69,14 +76,16 @@ NetworkCounts count(const Network& n) {
   for (std::int64_t layer = 0; layer < n.layers; ++layer) {
     const bool moe = n.is_moe(layer);
     const LayerParameters p = layer_parameters(n, moe);
-    const double common = p.attention + p.norms + p.dense_ffn + p.router + p.shared;
+    const double common = p.attention + p.norms + p.dense_ffn + p.router + p.shared +
+                          (moe && n.gate_bias ? static_cast<double>(n.experts) : 0);
     c.total += common + (moe ? static_cast<double>(n.experts) * p.one_expert : 0);
     c.active += common + (moe ? static_cast<double>(n.top_k) * p.one_expert : 0);
   }
   if (n.mtp_layers > 0) {
     const LayerParameters p = layer_parameters(n, n.experts > 0);
-    const double layer = p.attention + p.norms + p.dense_ffn + p.router + p.shared +
-                         (n.experts > 0 ? static_cast<double>(n.experts) * p.one_expert : 0);
+    const double layer =
+        p.attention + p.norms + p.dense_ffn + p.router + p.shared +
+        (n.experts > 0 ? static_cast<double>(n.experts) * (p.one_expert + (n.gate_bias ? 1 : 0)) : 0);
     c.mtp =
         static_cast<double>(n.mtp_layers) * (layer + 2 * h * h + 3 * h);  // eh_proj, enorm, hnorm, head norm
   }

@@ -29,8 +29,12 @@ struct Network {
   bool biases = false;          // GPT-2 style linear layers and LayerNorms
   bool parallel_block = false;  // attention and feed-forward side by side (PaLM)
   bool qk_norm = false;
+  bool attention_bias = false;           // of q, k, v and the output
+  bool gate_bias = false;                // an entry an expert for the choice alone (DeepSeek-V3)
+  std::vector<std::uint8_t> moe_layers;  // [layers] where no rule says which have experts; else empty
 
   bool is_moe(std::int64_t layer) const {
+    if (!moe_layers.empty()) return moe_layers[static_cast<std::size_t>(layer)] != 0;
     return experts > 0 && layer >= dense_first && (layer + 1) % moe_every == 0;
   }
   bool is_windowed(std::int64_t layer) const { return window > 0 && layer % window_every == 0; }

@@ -50,6 +50,10 @@ std::vector<Candidate> memory_front(const Setup& base, const SearchSpace& space,
 Layout parse_layout(const std::string& text, const Setup& base);
 std::string layout_text(const Layout& layout);
 
+// What may be chosen, from text: "tp=1,2,4 zero=1 recompute=none,full schedule=1f1b,interleaved offload=0".
+// Degrees not named stay free. Unknown keys throw UserError.
+SearchSpace parse_space(const std::string& text);
+
 // Why a layout is not the best: the rule it breaks, or its time beside the best one's, term by term.
 std::string why_not(const Setup& asked, const Candidate& best, const Constants& constants);
 

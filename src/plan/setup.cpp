@@ -27,6 +27,13 @@ Precision parse_precision(std::string_view name) {
   fail("precision '{}': unknown (bf16, fp8, fp8-block, fp4, int8, fp32){}", name, did_you_mean(name, known));
 }
 
+OptimizerKind parse_optimizer(std::string_view name) {
+  if (name == "adamw") return OptimizerKind::adamw;
+  if (name == "muon") return OptimizerKind::muon;
+  fail("optimizer '{}': unknown (adamw, muon){}", name,
+       did_you_mean(name, std::vector<std::string>{"adamw", "muon"}));
+}
+
 std::string precision_name(Precision precision) {
   for (const auto& [text, value] : precisions)
     if (value == precision) return text;

@@ -70,11 +70,16 @@ struct Software {
 };
 Software modern();
 
+// What is kept of each parameter beside its gradient and weight: an fp32 master, and two moments or one.
+enum class OptimizerKind { adamw, muon };
+OptimizerKind parse_optimizer(std::string_view name);  // throws UserError with the nearest name
+
 struct Job {
   std::int64_t sequence = 4096;
   std::int64_t global_batch = 1024;  // sequences in a step
   Precision precision = Precision::bf16;
   double tokens = 0;  // of the whole run; 0: not asked
+  OptimizerKind optimizer = OptimizerKind::adamw;
 };
 
 // One level of the machine's network; levels go from the inside (package) to the outside (between sites).

@@ -28,6 +28,14 @@ TEST(PlanCommand, NonsenseGetsOneLine) {
            {"plan", "--model", "llama-3.1-8b", "--accelerator", "H10O", "--count", "8"},
            {"plan", "--model", "llama-3.1-8b", "--count", "8", "--precision", "bf61"},
            {"plan", "--model", "llama-3.1-8b", "--count", "8", "--tokens", "-1"},
+           {"plan", "--model", "llama-3.1-8b", "--count", "8", "--only", "tq=1"},
+           {"plan", "--model", "llama-3.1-8b", "--count", "8", "--optimizer", "adan"},
+           {"plan", "--model", "moe-10t", "--accelerator", "B200", "--count", "4096", "--only",
+            "offload=0 tp=4", "--batch", "4096", "--emit", "/nonexistent/run.toml"},
+           {"plan", "--here"},
+           {"plan", "--here", "--model", "shakespeare-mo"},
+           {"plan", "compare"},
+           {"plan", "compare", "--model", "llama-3.1-8b", "--accelerator", "H100"},
            {"plan", "compare", "earas"},
            {"plan", "hardware", "TPU v44"},
            {"plan", "failures", "--recovery", "-1"},
@@ -36,6 +44,28 @@ TEST(PlanCommand, NonsenseGetsOneLine) {
     const auto run = run_sinew(arguments);
     EXPECT_EQ(run.exit_code, 2);
     EXPECT_EQ(std::count(run.error.begin(), run.error.end(), '\n'), 1) << run.error;
+  }
+}
+
+TEST(PlanCommand, PredictsThisMachine) {
+  const auto run =
+      run_sinew({"plan", "--here", "--model", "shakespeare-moe", "--batch", "2", "--micro-batch", "1",
+                 "--sequence", "32", "--recompute", "full", "--precision", "fp32", "--json"});
+  ASSERT_EQ(run.exit_code, 0) << run.error;
+  const auto doc = nlohmann::json::parse(run.output);
+  EXPECT_GT(doc["step_time_s"].get<double>(), 0);
+  EXPECT_GT(doc["memory_bytes"].get<double>(), 2.1e6 * 16);
+}
+
+TEST(PlanCommand, ToolsSpeakJson) {
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"plan", "failures", "--accelerators", "1000", "--days", "5", "--trials", "2", "--json"},
+           {"plan", "serving", "--model", "deepseek-v2-lite", "--count", "1", "--json"},
+           {"plan", "compare", "--model", "llama-3.1-8b", "--accelerator", "H100", "--count", "8", "--batch",
+            "64", "--json"}}) {
+    const auto run = run_sinew(arguments);
+    ASSERT_EQ(run.exit_code, 0) << run.error;
+    EXPECT_FALSE(nlohmann::json::parse(run.output).empty());
   }
 }
 

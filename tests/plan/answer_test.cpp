@@ -6,7 +6,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "config/layout.hpp"
 #include "config/run_config.hpp"
+#include "plan/compare.hpp"
 #include "support/support.hpp"
 
 namespace sinew::plan {
@@ -75,7 +77,39 @@ TEST(Answer, EmittedConfigurationIsAccepted) {
   const RunConfig config =
       load_run_config(std::vector<std::string>{(dir / "run.toml").string()}, std::vector<std::string>{});
   EXPECT_EQ(config.train.batch, 256);
-  EXPECT_EQ(config.train.micro_batch, small_answer().search.best[0].setup.layout.micro_batch);
+  const sinew::Layout l = check_layout(config.layout,
+                                       {.processes = 64,
+                                        .batch = config.train.batch,
+                                        .micro_batch = config.train.micro_batch,
+                                        .sequence = config.data.sequence},
+                                       load_model_config(config.model.config));
+  EXPECT_EQ(l.size(), 64);
+  const plan::Setup& best = small_answer().search.best[0].setup;
+  EXPECT_EQ(l.micro_batches, best.micro_batches());
+  EXPECT_EQ(l.data * l.shard, best.layout.data);
+  EXPECT_EQ(l.expert, best.layout.expert);
+  EXPECT_THROW(answer_run_toml(small_answer(), "moe-10t"), UserError);
+}
+
+TEST(Answer, SeveralPrecisionsTheBestChosen) {
+  SearchSpace space = few();
+  space.precisions = {Precision::bf16, Precision::fp8};
+  const Answer a =
+      answer(cluster_of("H100", 16), find_network("llama-3.1-8b"), job_of(0), space, {.keep = 2});
+  EXPECT_EQ(a.job.precision, Precision::fp8);
+}
+
+TEST(Answer, ComparesModelsAndMachines) {
+  Job job = job_of(1e12);
+  std::vector<Comparison> rows;
+  for (const char* model : {"deepseek-v2-lite", "llama-3.1-405b"})
+    rows.push_back({cluster_of("H100", 16), model, job});
+  const auto doc = nlohmann::json::parse(compare(rows, true));
+  ASSERT_EQ(doc.size(), 2u);
+  EXPECT_GT(doc[0]["run"]["days"].get<double>(), 0);
+  EXPECT_NE(doc[1]["error"].get<std::string>().find("does not fit"), std::string::npos);
+  EXPECT_EQ(comparison_preset("eras").size(), 8u);
+  EXPECT_THROW(comparison_preset("earas"), UserError);
 }
 
 TEST(Answer, WhatDoesNotFitSaysWhy) {

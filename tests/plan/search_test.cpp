@@ -107,6 +107,23 @@ TEST(Search, WhyNot) {
   EXPECT_THROW(parse_layout("tp=two", s), UserError);
 }
 
+TEST(Search, SpacesAreReadFromText) {
+  const SearchSpace s =
+      parse_space("tp=1,2 zero=1 recompute=none,full,norm+act schedule=1f1b,zero-bubble offload=0");
+  EXPECT_EQ(s.tensor, (std::vector<int>{1, 2}));
+  EXPECT_EQ(s.zero, std::vector<int>{1});
+  EXPECT_TRUE(s.pipeline.empty());
+  ASSERT_EQ(s.recompute.size(), 3u);
+  EXPECT_TRUE(s.recompute[2].norm && s.recompute[2].activation && !s.recompute[2].full);
+  EXPECT_EQ(s.schedules.size(), 2u);
+  EXPECT_FALSE(s.offload);
+  EXPECT_TRUE(parse_space("").tensor.empty());
+  for (const char* bad : {"tq=1", "tp", "tp=0", "tp=x", "zero=-1", "schedule=1f1c"})
+    EXPECT_THROW(parse_space(bad), UserError) << bad;
+  for (const Candidate& c : search_layouts(small_moe(), s, fitted_constants(), 5).best)
+    EXPECT_LE(c.setup.layout.tensor, 2);
+}
+
 TEST(Search, FrontTradesTimeForMemory) {
   const std::vector<Candidate> front = memory_front(small_moe(), small_space(), fitted_constants());
   ASSERT_GE(front.size(), 2u);

@@ -5,6 +5,8 @@
 
 #include <numeric>
 
+#include "base/error.hpp"
+
 namespace sinew::plan {
 namespace {
 
@@ -107,6 +109,23 @@ TEST(SplitLayers, PublishedPipelines) {
   const std::vector<int> bloom = split_layers(70, 12, std::vector<double>(70, 1.0), 0, 0);
   EXPECT_EQ(bloom.front(), 5);
   EXPECT_EQ(bloom[5], 6);
+}
+
+// One moment instead of two is four bytes a parameter less; its update is more work.
+TEST(Step, MuonKeepsLessAndComputesMore) {
+  plan::Setup s;
+  s.network = network_from(load_model_config("llama-3.1-8b"), "llama");
+  s.chip = find_accelerator("H100");
+  s.count = s.layout.data = 8;
+  s.layout.zero = 0;
+  const Constants& k = fitted_constants();
+  const MemoryUse two = predict_memory(s, k);
+  const StepPrediction adamw = predict_step(s, k);
+  s.job.optimizer = OptimizerKind::muon;
+  EXPECT_NEAR(two.optimizer - predict_memory(s, k).optimizer, 4 * count(s.network).total,
+              1e-3 * two.optimizer);
+  EXPECT_GT(predict_step(s, k).seconds, adamw.seconds);
+  EXPECT_THROW(parse_optimizer("adam"), UserError);
 }
 
 }  // namespace

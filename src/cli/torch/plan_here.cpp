@@ -43,17 +43,19 @@ std::string shape_text(const RunShape& s) {
                      s.recompute == Recompute::full ? ", recomputed" : "");
 }
 
+std::vector<std::pair<std::string, PartSeconds>> named(const StepParts& p) {
+  return {{"attention", p.attention},      {"norms and residuals", p.norms},
+          {"dense feed-forward", p.dense}, {"experts", p.moe},
+          {"embedding", p.embedding},      {"head and loss", p.head},
+          {"multi-token join", p.mtp_join}};
+}
+
 void print_parts(const StepParts& p) {
-  fmt::print("{:<24}{:>11}{:>11}\n", "operation, one layer", "forward ms", "backward ms");
-  const std::pair<const char*, PartSeconds> rows[] = {
-      {"attention", p.attention},      {"norms and residuals", p.norms},
-      {"dense feed-forward", p.dense}, {"experts", p.moe},
-      {"embedding", p.embedding},      {"head and loss", p.head},
-      {"multi-token join", p.mtp_join}};
-  for (const auto& [name, part] : rows)
+  fmt::print("{:<22}{:>12}{:>13}\n", "operation, one layer", "forward ms", "backward ms");
+  for (const auto& [name, part] : named(p))
     if (part.forward > 0)
-      fmt::print("{:<24}{:>11.2f}{:>11.2f}\n", name, 1e3 * part.forward, 1e3 * part.backward);
-  fmt::print("{:<24}{:>11.2f}\n", "update, whole step", 1e3 * p.update);
+      fmt::print("{:<22}{:>12.2f}{:>13.2f}\n", name, 1e3 * part.forward, 1e3 * part.backward);
+  fmt::print("{:<22}{:>12.2f}\n", "update, whole step", 1e3 * p.update);
 }
 
 }  // namespace
@@ -100,7 +102,7 @@ void check_here(int steps, const std::string& only, bool json) {
 double planned_step(const TrainingSetup& setup) {
   const auto& t = setup.config.train;
   const std::int64_t micro = t.micro_batch > 0 ? t.micro_batch : t.batch;
-  if (!setup.device.is_cpu() || t.batch % micro != 0) return 0;
+  if (!setup.device.is_cpu() || setup.mesh || t.batch % micro != 0) return 0;
   RunShape shape;
   shape.micro = {micro, setup.config.data.sequence, setup.dtype};
   shape.micro_batches = t.batch / micro;
@@ -127,6 +129,24 @@ void plan_here(const HereOptions& o) {
   const StepParts parts = bench_parts(model, shape.micro, RunConfig::Optimizer{});
   const plan::HereRun run = run_of(o.model, model, shape);
   const plan::StepPrediction p = plan::predict_here(here, run, parts);
+  if (o.json) {
+    Json parts_json;
+    for (const auto& [name, part] : named(parts))
+      if (part.forward > 0) parts_json[name] = {{"forward_s", part.forward}, {"backward_s", part.backward}};
+    parts_json["update"] = {{"step_s", parts.update}};
+    return fmt::print("{}\n", Json{{"model", o.model},
+                                   {"shape", shape_text(shape)},
+                                   {"fp32_flops", here.fp32},
+                                   {"bf16_flops", here.bf16},
+                                   {"memory_bytes_per_s", here.memory_bandwidth},
+                                   {"operations", parts_json},
+                                   {"step_time_s", p.seconds},
+                                   {"tokens_per_s", p.tokens_per_second},
+                                   {"mfu", p.mfu},
+                                   {"memory_bytes", p.memory.total()},
+                                   {"fits", p.fits}}
+                                  .dump(1));
+  }
   fmt::print("this machine: products {:.0f} GFLOP/s fp32, {:.0f} bf16; memory {:.1f} GB/s, {:.1f} GB\n\n",
              here.fp32 / 1e9, here.bf16 / 1e9, here.memory_bandwidth / 1e9, here.memory_bytes / 1e9);
   print_parts(parts);
