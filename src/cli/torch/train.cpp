@@ -240,7 +240,7 @@ void add_train(CLI::App& app) {
       "  sinew train --config base.toml --config mine.toml --set optimizer.lr=1e-3 --out out/run\n"
       "  sinew train --out out/run --resume\n"
       "  sinew train --ranks 8 --config base.toml --set layout.shard=8 --set layout.expert=8 --out out/run\n"
-      "  torchrun --no-python --nnodes 2 --nproc-per-node 4 ... sinew train --config base.toml --out "
+      "  torchrun --no_python --nnodes 2 --nproc_per_node 4 ... sinew train --config base.toml --out "
       "out/run\n"
       "  sinew train --help-config\n"
       "  sinew train --config configs/runs/demo.toml --set data.path=out/data --print-config");
