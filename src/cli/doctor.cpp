@@ -11,6 +11,7 @@
 #include "cli/commands.hpp"
 #include "kernels/isa.hpp"
 #include "kernels/matmul_peak.hpp"
+#include "kernels/read_bandwidth.hpp"
 
 namespace sinew::cli {
 namespace {
@@ -70,6 +71,18 @@ void add_disk(Diagnosis& d) {
                     human_bytes(static_cast<double>(here.free))));
 }
 
+// What decoding and prefill of quantized models are held against.
+void add_inference_limits(Diagnosis& d) {
+  const ReadBandwidth reading = read_bandwidth();
+  const double products = int8_peak();
+  d.facts["inference"] = {{"read_bandwidth", reading.bytes_per_second},
+                          {"streams", reading.streams},
+                          {"prefetch", reading.prefetch},
+                          {"int8_ops", products}};
+  d.lines.emplace_back("inference", fmt::format("reads {:.1f} GB/s, 8-bit products {:.0f} GOP/s",
+                                                reading.bytes_per_second / 1e9, products / 1e9));
+}
+
 void run(bool json, bool measure) {
   const Machine machine = this_machine();
   Diagnosis d;
@@ -82,6 +95,7 @@ void run(bool json, bool measure) {
   if (measure) {
     const MatmulPeak own = matmul_peak();
     add_products(d, "sinew", own.fp32, own.bf16);
+    add_inference_limits(d);
   }
 #ifdef SINEW_TRAIN
   add_torch_diagnosis(d, measure);
