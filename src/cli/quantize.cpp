@@ -116,6 +116,8 @@ void add_quantize(CLI::App& app) {
   command->add_flag("--json", flags->json, "Print that report instead of the summary");
   command->add_flag("--joined-kv-b", options.gguf.joined_kv_b,
                     "deepseek2: one attn_kv_b tensor, for llama.cpp of before April 2025");
+  command->add_flag("--split-experts", options.gguf.split_experts,
+                    "A tensor and a format for each expert; llama.cpp does not read such files");
   command->add_flag("--mtp", options.gguf.mtp,
                     "Keep the multi-token-prediction layers, which llama.cpp does not take");
   command->add_flag("--force", options.force, "Replace OUT");

@@ -111,7 +111,7 @@ class Compressor {
       statistics_ = gather_statistics(*model_, source_, places_, all);
     }
     report_.rare = rare_experts(statistics_);
-    if (options_.quantize.type.empty() && statistics_.sensitivities.empty()) {
+    if (options_.quantize.type.empty() && sensitivities_missing(source_, statistics_)) {
       LayerRunner some = runner(texts_.sensitivity);
       measure_sensitivities(*model_, source_, places_, some, statistics_);
     }

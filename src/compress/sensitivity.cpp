@@ -18,9 +18,14 @@ namespace {
 
 std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
-// Squared error of rounding relative to the squared weights, both weighed by importance, from up to 64 rows.
-double weighted_error(const ModelSource& source, std::size_t number, const ImportanceTable& importance,
-                      BlockFormat format) {
+struct WeightedError {
+  double error = 0, all = 0;  // sums of w (q - x)^2 and w x^2 over the tensor
+  double relative() const { return all > 0 ? error / all : 0; }
+};
+
+// Of rounding, weighed by importance, from up to 64 rows.
+WeightedError weighted_error(const ModelSource& source, std::size_t number, const ImportanceTable& importance,
+                             BlockFormat format) {
   constexpr index_t kRows = 64;
   const RowSource& tensor = source.tensors[number].rows;
   const index_t rows = std::min(kRows, tensor.rows);
@@ -41,7 +46,8 @@ double weighted_error(const ModelSource& source, std::size_t number, const Impor
       all += w * static_cast<double>(values[c]) * values[c];
     }
   }
-  return all > 0 ? error / all : 0;
+  const double times = static_cast<double>(tensor.rows) / static_cast<double>(std::max<index_t>(1, rows));
+  return {error * times, all * times};
 }
 
 class Meter {
@@ -115,19 +121,42 @@ class Meter {
     return out;
   }
 
-  template <class Run>  // run(format, bytes) -> KL
-  void measure_tensor(std::size_t tensor, const Run& run) {
-    if (!wanted(tensor)) return;
-    auto& out = statistics_.sensitivities[source_.tensors[tensor].name];
+  // Tensors that are measured together, with their weights in what that costs.
+  struct Member {
+    std::size_t tensor;
+    double tokens = 1;
+  };
+
+  template <class Run>  // run(formats of the members, their bytes) -> KL
+  void measure_group(const std::vector<Member>& members, const Run& run) {
     for (const BlockFormat wished : kMeasuredFormats) {
       if (stop_requested() != 0)
         throw Error("stopped while sensitivities were measured; nothing was written");
-      const BlockFormat format = fitting_format(wished, source_.tensors[tensor].rows.cols);
-      const std::string name(block_info(format).name);
-      if (out.count(name) != 0) continue;
-      const std::vector<std::byte> bytes = rounded(tensor, format);
-      out[name] = run(format, bytes.data());
+      const BlockFormat format = fitting_format(wished, source_.tensors[members[0].tensor].rows.cols);
+      std::vector<std::vector<std::byte>> bytes;
+      std::vector<double> shares;
+      double all = 0;
+      for (const Member& member : members) {
+        bytes.push_back(rounded(member.tensor, format));
+        shares.push_back(members.size() == 1
+                             ? 1
+                             : member.tokens *
+                                   weighted_error(source_, member.tensor, importance_, format).error);
+        all += shares.back();
+      }
+      const double kl = run(format, bytes);
+      for (std::size_t m = 0; m < members.size(); ++m)
+        statistics_
+            .sensitivities[source_.tensors[members[m].tensor].name][std::string(block_info(format).name)] =
+            all > 0 ? kl * shares[m] / all : 0;
     }
+  }
+
+  template <class Run>  // run(format, bytes) -> KL
+  void measure_tensor(std::size_t tensor, const Run& run) {
+    if (wanted(tensor))
+      measure_group({{tensor}},
+                    [&](BlockFormat format, const auto& bytes) { return run(format, bytes[0].data()); });
   }
 
   WeightMatrix replaced(const WeightMatrix& w, BlockFormat format, const std::byte* data) const {
@@ -153,16 +182,34 @@ class Meter {
     });
   }
 
+  double tokens_at(std::size_t layer, index_t expert) const {
+    for (const ExpertVisits& visits : statistics_.visits)
+      if (visits.layer == static_cast<std::int64_t>(layer)) return visits.tokens[size(expert)] + 1;
+    return 1;
+  }
+
   void layer_tensors(std::size_t l, const std::vector<float>& before) {
     const LayerUnits units = layer_units(source_, places_, model_, static_cast<index_t>(l));
+    const bool together = model_.layers[l].moe && model_.layers[l].moe->experts.size() > kMeasuredApart;
+    std::map<std::string, std::vector<Member>> groups;
     std::map<std::size_t, std::vector<const Unit*>> by_tensor;
-    for (const Unit& unit : units.units) by_tensor[unit.tensor].push_back(&unit);
-    for (const auto& [tensor, parts] : by_tensor)
-      measure_tensor(tensor, [&, &units_of = parts](BlockFormat format, const std::byte* data) {
+    for (const Unit& unit : units.units) {
+      auto& parts = by_tensor[unit.tensor];
+      parts.push_back(&unit);
+      if (parts.size() > 1 || !wanted(unit.tensor)) continue;
+      const std::string& name = source_.tensors[unit.tensor].name;
+      const bool alone = unit.expert >= 0 && unit.rows == source_.tensors[unit.tensor].rows.rows;
+      const std::string key =
+          alone && together ? name.substr(0, name.find('.', name.find(".ffn_") + 1)) : name;
+      groups[key].push_back({unit.tensor, alone ? tokens_at(l, unit.expert) : 1});
+    }
+    for (const auto& [key, members] : groups)
+      measure_group(members, [&, &list = members](BlockFormat format, const auto& bytes) {
         Layer layer = model_.layers[l];
-        for (const Unit* unit : units_of)
-          set_unit(*unit, format, data + size(unit->first_row) * block_bytes(format, size(unit->cols)),
-                   layer);
+        for (std::size_t m = 0; m < list.size(); ++m)
+          for (const Unit* unit : by_tensor[list[m].tensor])
+            set_unit(*unit, format,
+                     bytes[m].data() + size(unit->first_row) * block_bytes(format, size(unit->cols)), layer);
         runner_.states() = before;
         runner_.run(layer, nullptr, true);
         run_from(l + 1, false);
@@ -242,6 +289,14 @@ void ImportanceTable::quantize(const ModelSource& source, std::size_t tensor, Bl
   }
 }
 
+bool sensitivities_missing(const ModelSource& source, const Statistics& statistics) {
+  for (const SourceTensor& tensor : source.tensors)
+    if (candidate_formats(tensor).size() > 1 && tensor.name.find(".nextn.") == std::string::npos &&
+        statistics.sensitivities.count(tensor.name) == 0)
+      return true;
+  return false;
+}
+
 void measure_sensitivities(const Model& model, const ModelSource& source, const TensorPlaces& places,
                            LayerRunner& runner, Statistics& statistics) {
   Meter(model, source, places, runner, statistics).measure();
@@ -256,7 +311,8 @@ std::vector<TensorChoices> tensor_choices(const ModelSource& source, const Impor
     for (std::size_t i = begin; i < end; ++i) {
       out[i].formats = candidate_formats(source.tensors[i]);
       for (const BlockFormat format : out[i].formats)
-        errors[i].push_back(out[i].formats.size() > 1 ? weighted_error(source, i, importance, format) : 0);
+        errors[i].push_back(
+            out[i].formats.size() > 1 ? weighted_error(source, i, importance, format).relative() : 0);
     }
   });
   // Tensors without a measurement (multi-token-prediction layers) cost what the others do on average.

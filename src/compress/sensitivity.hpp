@@ -29,9 +29,16 @@ class ImportanceTable {
 // Formats that are measured; the others lie between or beyond them by their errors.
 inline constexpr BlockFormat kMeasuredFormats[] = {BlockFormat::q2_k, BlockFormat::q4_k};
 
+// Experts with tensors of their own are measured apart in layers of up to this many; in larger ones all
+// gates, all ups and all downs of a layer together, and what they cost is shared out by each expert's error
+// in the layer's output: its error weighed by the moments of its inputs, times the tokens that came by it.
+inline constexpr std::size_t kMeasuredApart = 16;
+
 // Fills statistics.sensitivities for every tensor that has a choice and was not measured yet.
 void measure_sensitivities(const Model& model, const ModelSource& source, const TensorPlaces& places,
                            LayerRunner& runner, Statistics& statistics);
+
+bool sensitivities_missing(const ModelSource& source, const Statistics& statistics);
 
 // Costs in nats a token of all candidates of all tensors: between the measured formats by interpolation of
 // the logarithms over the tensor's error under rounding, beyond them in proportion to it (KL is quadratic in

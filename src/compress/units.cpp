@@ -128,29 +128,25 @@ std::string_view part_name(Part part) {
 }
 
 TensorPlaces::TensorPlaces(const ModelSource& source) {
-  std::vector<std::pair<std::string, std::size_t>> numbers;
-  for (std::size_t i = 0; i < source.tensors.size(); ++i) numbers.emplace_back(source.tensors[i].name, i);
-  std::sort(numbers.begin(), numbers.end());
-  for (const GgufSpec& spec : gguf_specs(source.config, {.joined_kv_b = false, .mtp = true})) {
-    const auto at = std::lower_bound(numbers.begin(), numbers.end(), std::pair{spec.name, std::size_t{0}});
-    if (at == numbers.end() || at->first != spec.name) continue;
-    const char* const suffix = spec.layout == GgufLayout::key_b     ? "#key"
-                               : spec.layout == GgufLayout::value_b ? "#value"
-                                                                    : "";
-    const index_t rows = source.tensors[at->second].rows.rows / static_cast<index_t>(spec.sources.size());
-    for (std::size_t part = 0; part < spec.sources.size(); ++part)
-      places_.push_back(
-          {spec.sources[part].name + suffix,
-           {at->second, static_cast<index_t>(part) * rows, rows, spec.layout == GgufLayout::rope_pairs}});
-  }
-  std::sort(places_.begin(), places_.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::map<std::string, std::size_t> numbers;
+  for (std::size_t i = 0; i < source.tensors.size(); ++i) numbers.emplace(source.tensors[i].name, i);
+  for (const bool split : {false, true})
+    for (const GgufSpec& spec : gguf_specs(source.config, {.split_experts = split, .mtp = true})) {
+      const auto at = numbers.find(spec.name);
+      if (at == numbers.end()) continue;
+      const char* const suffix = spec.layout == GgufLayout::key_b     ? "#key"
+                                 : spec.layout == GgufLayout::value_b ? "#value"
+                                                                      : "";
+      const index_t rows = source.tensors[at->second].rows.rows / static_cast<index_t>(spec.sources.size());
+      for (std::size_t part = 0; part < spec.sources.size(); ++part)
+        places_.emplace(spec.sources[part].name + suffix, Place{at->second, static_cast<index_t>(part) * rows,
+                                                                rows, spec.layout == GgufLayout::rope_pairs});
+    }
 }
 
 const TensorPlaces::Place* TensorPlaces::find(const std::string& name) const {
-  const auto at =
-      std::lower_bound(places_.begin(), places_.end(), name,
-                       [](const auto& entry, const std::string& key) { return entry.first < key; });
-  return at != places_.end() && at->first == name ? &at->second : nullptr;
+  const auto at = places_.find(name);
+  return at != places_.end() ? &at->second : nullptr;
 }
 
 LayerUnits layer_units(const ModelSource& source, const TensorPlaces& places, const Model& model,

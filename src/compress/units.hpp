@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -54,7 +55,7 @@ class TensorPlaces {
   const Place* find(const std::string& name) const;
 
  private:
-  std::vector<std::pair<std::string, Place>> places_;  // sorted
+  std::map<std::string, Place> places_;
 };
 
 // The matrices of one decoder layer. Those that the file keeps in F32 (the router) are left out, and so is

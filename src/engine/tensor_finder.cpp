@@ -101,6 +101,9 @@ class GgufTensors : public TensorFinder {
   explicit GgufTensors(const fs::path& path)
       : file_(std::make_shared<Gguf>(path)), config_(gguf_model_config(*file_)) {
     require(!file_->metadata_only(), "{}: holds metadata only, no weights", path.string());
+    if (config_.moe.n_routed_experts > 0)
+      for (const GgufSpec& spec : gguf_specs(config_, {.split_experts = true, .mtp = true}))
+        if (file_->find_tensor(spec.name) != nullptr) add(spec);
     for (const bool joined : {true, false})
       for (const GgufSpec& spec : gguf_specs(config_, {.joined_kv_b = joined, .mtp = true})) add(spec);
   }

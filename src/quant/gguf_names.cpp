@@ -87,6 +87,12 @@ std::optional<ExpertName> split_expert(std::string_view name, const ModelConfig&
   return expert;
 }
 
+// "blk.3.ffn_gate.17.weight" for expert 17 of "ffn_gate_exps.weight".
+std::string split_name(std::int64_t layer, const ExpertName& expert) {
+  return fmt::format("blk.{}.{}.{}.weight", layer, expert.gguf.substr(0, expert.gguf.find("_exps")),
+                     expert.expert);
+}
+
 std::string gguf_name(std::string_view name) {
   const auto [layer, rest] = split_layer(name);
   if (!layer) {
@@ -257,7 +263,9 @@ std::vector<GgufSpec> gguf_specs(const ModelConfig& config, const GgufOptions& o
     const auto [layer, rest] = split_layer(spec.name);
     if (layer && *layer >= config.num_hidden_layers && !options.mtp) continue;
     const auto expert = layer ? split_expert(rest, config) : std::nullopt;
-    if (expert) {
+    if (expert && options.split_experts) {
+      out.push_back({.name = split_name(*layer, *expert), .shape = reversed(spec.shape), .sources = {spec}});
+    } else if (expert) {
       const std::string name = fmt::format("blk.{}.{}", *layer, expert->gguf);
       const auto [place, fresh] = stacked.emplace(name, out.size());
       if (fresh)
@@ -297,6 +305,8 @@ RowSource gguf_tensor_rows(const GgufSpec& spec, const ModelConfig& config,
 RowSource hf_tensor_rows(const TensorSpec& spec, const ModelConfig& config, const Gguf& file) {
   const auto [layer, rest] = split_layer(spec.name);
   if (const auto expert = layer ? split_expert(rest, config) : std::nullopt) {
+    if (const std::string name = split_name(*layer, *expert); file.find_tensor(name) != nullptr)
+      return gguf_rows(file, need_tensor(file, name, reversed(spec.shape)));
     const GgufTensor& tensor = need_tensor(file, fmt::format("blk.{}.{}", *layer, expert->gguf),
                                            {spec.shape[1], spec.shape[0], config.moe.n_routed_experts});
     const RowSource all = gguf_rows(file, tensor);

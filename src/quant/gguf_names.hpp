@@ -30,6 +30,9 @@ struct GgufSpec {
 
 struct GgufOptions {
   bool joined_kv_b = false;  // deepseek2: attn_kv_b as files before April 2025 had it
+  bool split_experts =
+      false;         // a tensor for each expert, "blk.3.ffn_down.17.weight", as the first GGUF files of
+                     // Mixtral had it: each with a format of its own. llama.cpp no longer reads them.
   bool mtp = false;  // the multi-token-prediction layers too, which llama.cpp does not take for deepseek2
 };
 

@@ -47,7 +47,24 @@ ModelSource open_hf(const std::filesystem::path& path, const GgufOptions& option
   return out;
 }
 
-ModelSource open_gguf(const std::filesystem::path& path) {
+// The experts stacked in a tensor, each as one of its own.
+void add_split(const SourceTensor& stacked, std::vector<SourceTensor>& out) {
+  const std::string base = stacked.name.substr(0, stacked.name.find("_exps"));
+  const std::int64_t experts = stacked.shape[2], rows = stacked.rows.rows / experts;
+  for (std::int64_t e = 0; e < experts; ++e) {
+    SourceTensor tensor{.name = fmt::format("{}.{}.weight", base, e),
+                        .shape = {stacked.shape[0], stacked.shape[1]},
+                        .stored = stacked.stored};
+    tensor.rows = {
+        rows, stacked.rows.cols,
+        [all = stacked.rows, first_row = e * rows](std::int64_t first, std::int64_t count, float* to) {
+          all.read(first_row + first, count, to);
+        }};
+    out.push_back(std::move(tensor));
+  }
+}
+
+ModelSource open_gguf(const std::filesystem::path& path, const GgufOptions& options) {
   const auto file = std::make_shared<Gguf>(path);
   ModelSource out;
   out.files = file;
@@ -62,7 +79,10 @@ ModelSource open_gguf(const std::filesystem::path& path) {
     source.rows = gguf_rows(*file, tensor);
     source.stored = find_block_format(tensor.type)->format;
     source.fp32 = tensor.shape.size() < 2 || tensor.name.ends_with("ffn_gate_inp.weight");
-    out.tensors.push_back(std::move(source));
+    if (options.split_experts && tensor.shape.size() == 3 && tensor.name.ends_with("_exps.weight"))
+      add_split(source, out.tensors);
+    else
+      out.tensors.push_back(std::move(source));
   }
   return out;
 }
@@ -74,7 +94,7 @@ ModelSource open_model_source(const std::filesystem::path& path, const GgufOptio
   require(format != SourceFormat::llama2c,
           "{}: a llama2.c checkpoint; turn it into a Hugging Face directory first (sinew convert)",
           path.string());
-  return format == SourceFormat::hf ? open_hf(path, options) : open_gguf(path);
+  return format == SourceFormat::hf ? open_hf(path, options) : open_gguf(path, options);
 }
 
 }  // namespace sinew

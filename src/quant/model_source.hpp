@@ -32,7 +32,7 @@ struct ModelSource {
   std::shared_ptr<void> files;  // what the rows are read from
 };
 
-// `path` is a Hugging Face directory or a GGUF file (of which the options do not change the layout).
+// `path` is a Hugging Face directory or a GGUF file (of which the options change nothing but split_experts).
 ModelSource open_model_source(const std::filesystem::path& path, const GgufOptions& options = {});
 
 }  // namespace sinew

@@ -92,6 +92,29 @@ TEST_F(CompressModel, ReachesADivergence) {
   EXPECT_EQ(json["tensors"].size(), report.weights.tensors.size());
 }
 
+// Formats of single experts, from a directory and from a file that has them stacked.
+TEST_F(CompressModel, ExpertsMayHaveFormatsOfTheirOwn) {
+  auto split = options("split.gguf", Method::gptq);
+  split.quantize.bits = 5.3;
+  split.quantize.gguf.split_experts = true;
+  const CompressReport report = compress_model(split);
+  EXPECT_LE(report.weights.bits_per_weight, 5.3);
+  std::size_t experts = 0;
+  for (const TensorReport& tensor : report.weights.tensors)
+    experts += tensor.name.find("_exps") == std::string::npos && tensor.name.starts_with("blk.2.ffn_gate.");
+  EXPECT_EQ(experts, 8U);
+  QuantizeOptions stacked = split.quantize, again = split.quantize;
+  stacked.out = again.source = dir_ / "stacked.gguf";
+  again.out = dir_ / "again.gguf";
+  stacked.bits = again.bits = std::nullopt;
+  stacked.type = again.type = "F32";
+  stacked.gguf.split_experts = false;
+  quantize_model(stacked);
+  quantize_model(again);
+  const auto base = engine::load_model(dir_ / "hf"), made = engine::load_model(again.out);
+  EXPECT_NEAR(compare_models(*base, *made, test::random_text(1, 64, 256), 32).kl, 0, 1e-9);
+}
+
 TEST_F(CompressModel, SaysWhatIsWrong) {
   auto none = options("out.gguf", Method::gptq);
   EXPECT_THROW(compress_model(none), UserError);  // neither type, size nor divergence
