@@ -64,12 +64,16 @@ int default_threads() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
+int loop_threads() {
+  static const int threads = default_threads();
+  return inside_loop || inside_team() ? 1 : threads;
+}
+
 void parallel_for(std::size_t count, std::size_t grain, const LoopBody& body) {
   if (count == 0) return;
   grain = std::max<std::size_t>(1, grain);
-  if (inside_loop || inside_team() || count <= grain) return body(0, count);
-  static const int threads = default_threads();
-  if (threads == 1) return body(0, count);
+  const int threads = loop_threads();
+  if (count <= grain || threads == 1) return body(0, count);
   Loop loop{.count = count, .grain = grain, .body = &body, .next = 0, .error = nullptr, .error_mutex = {}};
   if (const LoopRunner runner = loop_runner) {
     runner(threads, run_borrowed_share, &loop);

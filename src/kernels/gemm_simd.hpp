@@ -82,7 +82,10 @@ void pack_a_transposed(const T* source, index_t ld, const std::int32_t* rows, in
   const index_t words = padded_k<T>(k) / P, whole_words = k / P / W * W, whole_m = m / W * W;
   for (index_t w = 0; w < whole_words; w += W) {
     const T* line[W * P];
-    for (index_t i = 0; i < W * P; ++i) line[i] = row_of(source, ld, rows, w * P + i);
+    for (index_t i = 0; i < W * P; ++i) {
+      line[i] = row_of(source, ld, rows, w * P + i);
+      __builtin_prefetch(line[i] + kTile, 0, 2);  // the next strip: the pattern is no stream
+    }
     for (index_t j = 0; j < whole_m; j += W) {
       Vu v[W];
       for (int i = 0; i < W; ++i) v[i] = word_column(line[i * P] + j, line[i * P + P - 1] + j);

@@ -13,22 +13,20 @@ namespace {
 constexpr index_t kRows = 256;   // of A a task goes over
 constexpr index_t kPanels = 16;  // of B a task goes over: 512 KiB of bf16, held in the second-level cache
 
-// A product in progress: pieces [first, last) of k, whose panels are packed.
+// A product in progress.
 template <class T>
 struct Product {
   const GemmKernels<T>& gemm;
   const VectorKernels<T>& vector;
   const Matmul<T>& args;
-  const T* packed_a = nullptr;  // of this one piece, when A is stored transposed
   const T* packed_b = nullptr;  // piece by piece, panel by panel
   float* sums = nullptr;        // [round_up(m), round_up(n)] where tasks cannot keep the sums themselves
-  index_t first = 0, last = 0;
 
   index_t pieces() const { return args.k == 0 ? 1 : (args.k + kDepth - 1) / kDepth; }
   index_t depth(index_t piece) const { return std::min(kDepth, args.k - piece * kDepth); }
   index_t panels() const { return round_up(args.n, kTile) / kTile; }
   const T* panel(index_t piece, index_t i) const {
-    return packed_b + (piece - first) * panels() * panel_size<T>(kDepth) + i * panel_size<T>(depth(piece));
+    return packed_b + piece * panels() * panel_size<T>(kDepth) + i * panel_size<T>(depth(piece));
   }
 };
 
@@ -36,10 +34,9 @@ struct Product {
 template <class T>
 const T* a_block(const Product<T>& p, index_t piece, index_t row, index_t rows, T* copy, index_t& lda) {
   const index_t k = p.depth(piece);
-  const T* const source = p.packed_a != nullptr ? p.packed_a + row * padded_k<T>(k)
-                                                : p.args.a + row * p.args.lda + piece * kDepth;
-  lda = p.packed_a != nullptr ? padded_k<T>(k) : p.args.lda;
-  if (p.packed_a != nullptr || (rows % 16 == 0 && k % kStep<T> == 0)) return source;
+  const T* const source = p.args.a + row * p.args.lda + piece * kDepth;
+  lda = p.args.lda;
+  if (rows % 16 == 0 && k % kStep<T> == 0) return source;
   const index_t wide = padded_k<T>(k);
   std::memset(static_cast<void*>(copy), 0, static_cast<std::size_t>(round_up(rows, 16) * wide) * sizeof(T));
   for (index_t r = 0; r < rows && k > 0; ++r)  // without columns there may be no `a` at all
@@ -91,19 +88,18 @@ void task(const Product<T>& p, index_t row0, index_t panel0) {
   const index_t row1 = std::min(row0 + kRows, p.args.m), panel1 = std::min(panel0 + kPanels, p.panels());
   Workspace::Frame frame(thread_workspace());
   T* const copy = frame.take<T>(static_cast<std::size_t>(kTile * padded_k<T>(std::min(kDepth, p.args.k))));
-  const index_t width = round_up(p.args.n, kTile);
-  float* const own = p.args.c == nullptr && p.sums == nullptr && p.pieces() > 1
+  float* const own = p.args.c == nullptr && p.pieces() > 1
                          ? frame.take<float>(static_cast<std::size_t>(kRows * kPanels * kTile))
                          : nullptr;
   p.gemm.begin();
-  for (index_t piece = p.first; piece < p.last; ++piece)
+  for (index_t piece = 0; piece < p.pieces(); ++piece)
     for (index_t row = row0; row < row1; row += kTile) {
       index_t lda = 0;
       const T* const a = a_block(p, piece, row, std::min(kTile, row1 - row), copy, lda);
       for (index_t panel = panel0; panel < panel1; ++panel) {
-        Sums sums{own != nullptr ? own + (row - row0) * kPanels * kTile + (panel - panel0) * kTile : nullptr,
-                  kPanels * kTile};
-        if (p.sums != nullptr) sums = {p.sums + row * width + panel * kTile, width};
+        const Sums sums{
+            own != nullptr ? own + (row - row0) * kPanels * kTile + (panel - panel0) * kTile : nullptr,
+            kPanels * kTile};
         one_block(p, piece, row, panel, a, lda, sums);
       }
     }
@@ -124,13 +120,13 @@ void pack_panel(const Product<T>& p, index_t piece, index_t panel, T* out) {
 }
 
 template <class T>
-void pack_rows(const Product<T>& p, index_t piece, index_t row, T* packed) {
+void pack_rows(const Product<T>& p, index_t piece, index_t row, T* out) {
   const Matmul<T>& args = p.args;
   const index_t k0 = piece * kDepth, k = p.depth(piece), ld = padded_k<T>(k);
   const bool indexed = args.a_rows != nullptr;
   p.gemm.pack_a_transposed(args.a + (indexed ? 0 : k0 * args.lda) + row, args.lda,
                            indexed ? args.a_rows + k0 : nullptr, k, std::min(kTile, args.m - row),
-                           packed + row * ld, ld);
+                           out, ld);
 }
 
 template <class Body>
@@ -148,14 +144,52 @@ void multiply(const Product<T>& p) {
   each(row_tasks * panel_tasks, [&](index_t i) { task(p, i % row_tasks * kRows, i / row_tasks * kPanels); });
 }
 
-// Strips of A (where packed_a is given) and all panels of pieces [first, last).
+// All panels.
 template <class T>
-void pack(const Product<T>& p, T* packed_b, T* packed_a) {
-  const index_t panels = p.panels(), strips = packed_a != nullptr ? round_up(p.args.m, kTile) / kTile : 0;
-  each((p.last - p.first) * panels + strips, [&](index_t i) {
-    if (i < strips) return pack_rows(p, p.first, i * kTile, packed_a);
-    const index_t piece = p.first + (i - strips) / panels, panel = (i - strips) % panels;
+void pack(const Product<T>& p, T* packed_b) {
+  const index_t panels = p.panels();
+  each(p.pieces() * panels, [&](index_t i) {
+    const index_t piece = i / panels, panel = i % panels;
     pack_panel(p, piece, panel, packed_b + (p.panel(piece, panel) - p.packed_b));
+  });
+}
+
+// Strips [strip0, strip1) of 32 rows by panels [panel0, panel1): a strip is packed right before its use and stays
+// in the first-level cache while the panels of one piece of k, which stay in the second, go by.
+template <class T>
+void strips(const Product<T>& p, index_t strip0, index_t strip1, index_t panel0, index_t panel1) {
+  Workspace::Frame frame(thread_workspace());
+  T* const a = frame.take<T>(static_cast<std::size_t>(kTile * padded_k<T>(std::min(kDepth, p.args.k))));
+  const Sums sums{p.sums, round_up(p.args.n, kTile)};
+  p.gemm.begin();
+  for (index_t piece = 0; piece < p.pieces(); ++piece)
+    for (index_t strip = strip0; strip < strip1; ++strip) {
+      const index_t row = strip * kTile, lda = padded_k<T>(p.depth(piece));
+      pack_rows(p, piece, row, a);
+      for (index_t panel = panel0; panel < panel1; ++panel)
+        one_block(p, piece, row, panel, a, lda,
+                  {p.sums != nullptr ? p.sums + row * sums.ld + panel * kTile : nullptr, sums.ld});
+    }
+  p.gemm.end();
+}
+
+// A stored as [k, m]: each thread takes some strips of C over all of k. The split among the threads changes no
+// sum.
+template <class T>
+void multiply_transposed(Isa isa, Product<T>& p) {
+  Workspace::Frame frame(thread_workspace());
+  T* const packed_b = frame.take<T>(static_cast<std::size_t>(right_size(p.args)));
+  pack_right(isa, p.args, packed_b);
+  p.packed_b = packed_b;
+  const index_t count = round_up(p.args.m, kTile) / kTile, threads = loop_threads();
+  if (p.args.c == nullptr && p.pieces() > 1)
+    p.sums = frame.take<float>(static_cast<std::size_t>(count * kTile * round_up(p.args.n, kTile)));
+  const index_t row_tasks = std::min(count, threads),
+                panel_tasks = std::clamp(threads / row_tasks, index_t{1}, p.panels());
+  each(row_tasks * panel_tasks, [&](index_t i) {
+    const index_t r = i / panel_tasks, c = i % panel_tasks;
+    strips(p, r * count / row_tasks, (r + 1) * count / row_tasks, c * p.panels() / panel_tasks,
+           (c + 1) * p.panels() / panel_tasks);
   });
 }
 
@@ -170,9 +204,8 @@ index_t right_size(const Matmul<T>& args) {
 template <class T>
 void pack_right(Isa isa, const Matmul<T>& args, T* out) {
   Product<T> p{.gemm = gemm_kernels<T>(isa), .vector = vector_kernels<T>(isa), .args = args};
-  p.last = p.pieces();
   p.packed_b = out;
-  pack<T>(p, out, nullptr);
+  pack<T>(p, out);
 }
 
 template <class T>
@@ -185,22 +218,9 @@ void matmul(Isa isa, const Matmul<T>& args) {
         args.packed_b == nullptr ? frame.take<T>(static_cast<std::size_t>(right_size(args))) : nullptr;
     if (own != nullptr) pack_right(isa, args, own);
     p.packed_b = own != nullptr ? own : args.packed_b;
-    p.last = p.pieces();
     return multiply(p);
   }
-  // One piece of k after another: what is packed stays in the caches.
-  const index_t m = round_up(args.m, kTile);
-  T* const packed_b = frame.take<T>(static_cast<std::size_t>(p.panels() * panel_size<T>(kDepth)));
-  T* const packed_a = frame.take<T>(static_cast<std::size_t>(m * padded_k<T>(std::min(kDepth, args.k))));
-  if (args.c == nullptr && p.pieces() > 1)
-    p.sums = frame.take<float>(static_cast<std::size_t>(m * round_up(args.n, kTile)));
-  p.packed_b = packed_b;
-  p.packed_a = packed_a;
-  for (p.first = 0; p.first < p.pieces(); ++p.first) {
-    p.last = p.first + 1;
-    pack(p, packed_b, packed_a);
-    multiply(p);
-  }
+  multiply_transposed(isa, p);
 }
 
 #define SINEW_MATMUL(T)                                \

@@ -32,7 +32,7 @@ struct Matmul {
   float* c_second = nullptr;
 };
 
-// Panels of the right operand of `args`, for its packed_b; of right_size() elements. Not for a_transposed.
+// Panels of the right operand of `args`, for its packed_b; of right_size() elements.
 template <class T>
 index_t right_size(const Matmul<T>& args);
 template <class T>
