@@ -23,6 +23,20 @@ namespace {
 
 std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
+// Memory as libtorch aligns it.
+template <class T>
+struct Aligned {
+  using value_type = T;
+  Aligned() = default;
+  template <class U>
+  Aligned(const Aligned<U>&) {}
+  T* allocate(std::size_t n) { return static_cast<T*>(std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64)); }
+  void deallocate(T* p, std::size_t) { std::free(p); }
+  bool operator==(const Aligned&) const { return true; }
+};
+template <class T>
+using Buffer = std::vector<T, Aligned<T>>;
+
 std::string_view wanted;
 int rounds = 10;
 
@@ -42,15 +56,15 @@ void report(std::string_view name, double flops, const std::function<void()>& bo
 }
 
 template <class T>
-std::vector<T> normal(index_t n, float deviation, std::string_view key) {
-  std::vector<float> x(size(n));
+Buffer<T> normal(index_t n, float deviation, std::string_view key) {
+  Buffer<float> x(size(n));
   const Random random(1, key);
   parallel_for(x.size(), 1 << 16,
                [&](std::size_t b, std::size_t e) { random.fill_normal(x.data() + b, b, e - b, 0, deviation); });
   if constexpr (std::is_same_v<T, float>) {
     return x;
   } else {
-    std::vector<T> y(x.size());
+    Buffer<T> y(x.size());
     std::transform(x.begin(), x.end(), y.begin(), [](float v) { return to_bf16(v); });
     return y;
   }
@@ -60,8 +74,8 @@ constexpr index_t kTokens = 4096, kHidden = 512;
 
 template <class T>
 struct ExpertLayer {
-  std::vector<T> gate, up, down;
-  std::vector<float> d_gate, d_up, d_down;
+  Buffer<T> gate, up, down;
+  Buffer<float> d_gate, d_up, d_down;
   std::vector<const T*> weights;
   std::vector<float*> gradients;
   ExpertMatrices<T> matrices;
@@ -102,7 +116,7 @@ void experts(std::string_view name, index_t count, index_t width, index_t top_k,
   }
   sort_by_expert(chosen.data(), kTokens, top_k, count, rows);
   const auto x = normal<T>(kTokens * kHidden, 1, "x"), dy = normal<T>(kTokens * kHidden, 1, "dy");
-  std::vector<T> y(x.size()), dx(x.size()),
+  Buffer<T> y(x.size()), dx(x.size()),
       saved(size(expert_saved_size(layer.matrices, kTokens * top_k)));
   const std::vector<float> weight(size(kTokens * top_k), 0.1F);
   std::vector<float> d_weight(weight.size());
@@ -125,8 +139,8 @@ template <class T>
 void linear(std::string_view name, index_t out, index_t in) {
   const auto x = normal<T>(kTokens * in, 1, "x"), w = normal<T>(out * in, 0.02F, "w"),
              dy = normal<T>(kTokens * out, 1, "dy");
-  std::vector<T> y(dy.size()), dx(x.size());
-  std::vector<float> dw(w.size());
+  Buffer<T> y(dy.size()), dx(x.size());
+  Buffer<float> dw(w.size());
   const double flops = 2.0 * static_cast<double>(kTokens * out * in);
   report(fmt::format("{}.forward", name), flops, [&] {
     matmul(active_isa(), Matmul<T>{.m = kTokens, .n = out, .k = in, .a = x.data(), .lda = in, .b = w.data(),
@@ -149,8 +163,8 @@ void attention(std::string_view name, index_t rows, index_t tokens) {
   const index_t n = rows * tokens;
   const auto q = normal<T>(n * heads * key, 1, "q"), kv = normal<T>(n * heads * (plain + value), 1, "kv"),
              pe = normal<T>(n * rotated, 1, "pe"), dy = normal<T>(n * heads * value, 1, "dy");
-  std::vector<T> y(dy.size()), dq(q.size()), dkv(kv.size()), dpe(pe.size());
-  std::vector<float> lse(size(n * heads)), angle(size(tokens * rotated / 2), 0.7F);
+  Buffer<T> y(dy.size()), dq(q.size()), dkv(kv.size()), dpe(pe.size());
+  Buffer<float> lse(size(n * heads)), angle(size(tokens * rotated / 2), 0.7F);
   const AttentionSizes s{.rows = rows, .tokens = tokens, .heads = heads, .kv_heads = heads, .plain = plain,
                          .rotated = rotated, .value = value, .scale = 0.125, .cos = angle.data(),
                          .sin = angle.data(), .interleaved = true, .documents = nullptr};
@@ -175,8 +189,8 @@ void head(std::string_view name, index_t vocabulary) {
   const auto x = normal<T>(kTokens * kHidden, 1, "x"), w = normal<T>(vocabulary * kHidden, 0.02F, "w");
   std::vector<std::int64_t> targets(size(kTokens));
   for (index_t t = 0; t < kTokens; ++t) targets[size(t)] = t * 37 % vocabulary;
-  std::vector<T> dx(x.size());
-  std::vector<float> dw(w.size());
+  Buffer<T> dx(x.size());
+  Buffer<float> dw(w.size());
   report(name, 6.0 * static_cast<double>(kTokens * kHidden * vocabulary), [&] {
     cross_entropy<T>(active_isa(), kTokens, kHidden, vocabulary, x.data(), w.data(), targets.data(), dx.data(),
                      dw.data());
@@ -184,8 +198,8 @@ void head(std::string_view name, index_t vocabulary) {
 }
 
 void optimizer(std::string_view name, index_t n) {
-  std::vector<float> w(size(n)), m(size(n)), v(size(n)), g(size(n));
-  std::vector<bf16> narrow(size(n));
+  Buffer<float> w(size(n)), m(size(n)), v(size(n)), g(size(n));
+  Buffer<bf16> narrow(size(n));
   const AdamWFactors f{.beta1 = 0.9F, .one_less_beta1 = 0.1F, .beta2 = 0.95F, .one_less_beta2 = 0.05F,
                        .eps = 1e-8F, .step_size = 1e-3F, .root_correction = 1, .gradient_scale = 1, .keep = 1};
   const AdamWSpan span{.w = w.data(), .m = m.data(), .v = v.data(), .gradient = g.data(),
@@ -199,6 +213,7 @@ template <class T>
 void all(std::string_view type) {
   const auto name = [&](std::string_view what) { return fmt::format("{}.{}", type, what); };
   experts<T>(name("experts"), 64, 192, 6, true);
+  experts<T>(name("overwrite"), 64, 192, 6, false);
   experts<T>(name("shared"), 1, 384, 1, true);
   experts<T>(name("dense"), 1, 1536, 1, true);
   linear<T>(name("q"), 512, 512);

@@ -13,8 +13,18 @@ namespace {
 
 constexpr index_t kQueries = 128;  // rows of a backward block
 constexpr index_t kKeys = 512;     // keys of a backward block
+constexpr index_t kLine = kKeys + kTile;  // their row stride: not a power of two, whose rows would share cache sets
 
 std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
+
+// Few elements: a call of memcpy costs more.
+template <class T>
+void copy(const T* from, index_t n, T* to) {
+  constexpr index_t kWord = 16 / sizeof(T);
+  index_t i = 0;
+  for (; i + kWord <= n; i += kWord) __builtin_memcpy(static_cast<void*>(to + i), from + i, 16);
+  for (; i < n; ++i) to[i] = from[i];
+}
 
 template <class T>
 T* take_zeros(Workspace::Frame& frame, index_t count) {
@@ -61,7 +71,7 @@ struct Core {
   void rotate(const T* x, index_t t, T* out) const {
     if (s.rotated == 0) return;
     if (s.cos == nullptr) {
-      std::memcpy(static_cast<void*>(out), x, size(s.rotated) * sizeof(T));
+      copy(x, s.rotated, out);
       return;
     }
     const index_t half = s.rotated / 2;
@@ -76,12 +86,12 @@ struct Core {
   // out [key_k]; what pads it stays as it is.
   void query(index_t row, index_t t, index_t head, T* out) const {
     const T* const q = in.q.at(row * s.tokens + t, head);
-    std::memcpy(static_cast<void*>(out), q, size(s.plain) * sizeof(T));
+    copy(q, s.plain, out);
     rotate(q + s.plain, t, out + s.plain);
   }
   void key(index_t row, index_t t, index_t head, T* out) const {
     const index_t n = row * s.tokens + t;
-    if (s.plain > 0) std::memcpy(static_cast<void*>(out), in.k_plain.at(n, head), size(s.plain) * sizeof(T));
+    if (s.plain > 0) copy(in.k_plain.at(n, head), s.plain, out);
     rotate(in.k_rotated.at(n, head), t, out + s.plain);
   }
 };
@@ -130,8 +140,9 @@ void forward_head(const Core<T>& c, const Packed<T>& p, index_t row, index_t hea
   const AttentionSizes& s = c.s;
   Workspace::Frame frame(thread_workspace());
   T* const q = take_zeros<T>(frame, kTile * c.key_k);
-  float* const scores = frame.take<float>(size(kTile * c.tokens));
-  T* const weights = take_zeros<T>(frame, kTile * c.tokens);
+  const index_t ld = c.tokens + kTile;  // as kLine
+  float* const scores = frame.take<float>(size(kTile * ld));
+  T* const weights = take_zeros<T>(frame, kTile * ld);
   const std::int32_t* const documents = c.documents(row);
   const auto scale = static_cast<float>(s.scale);
   for (index_t t0 = 0; t0 < s.tokens; t0 += kTile) {
@@ -139,26 +150,25 @@ void forward_head(const Core<T>& c, const Packed<T>& p, index_t row, index_t hea
     const index_t first = c.first_key(row, t0, rows) / kTile * kTile;
     for (index_t r = 0; r < rows; ++r) c.query(row, t0 + r, head, q + r * c.key_k);
     for (index_t key = first; key < end; key += kTile)
-      c.gemm.block(q, c.key_k, rows, p.keys_transposed + key * c.key_k, c.key_k, scores + key, c.tokens,
-                   false);
+      c.gemm.block(q, c.key_k, rows, p.keys_transposed + key * c.key_k, c.key_k, scores + key, ld, false);
     std::int32_t index[kTile];
     float inverse[kTile], top = 0;
     for (index_t r = 0; r < rows; ++r) {
       const index_t t = t0 + r;
       const float sum =
-          c.vector.softmax_row(scores + r * c.tokens + first, 0, t + 1 - first, end - first, scale,
+          c.vector.softmax_row(scores + r * ld + first, 0, t + 1 - first, end - first, scale,
                                documents != nullptr ? documents + first : nullptr,
-                               documents != nullptr ? documents[t] : 0, weights + r * c.tokens + first, &top);
+                               documents != nullptr ? documents[t] : 0, weights + r * ld + first, &top);
       lse[t] = top + std::log(sum);
       inverse[r] = 1 / sum;
       index[r] = static_cast<std::int32_t>(r);
     }
     alignas(64) float tile[kTile * kTile];
     for (index_t i = 0; i < c.value_panels(); ++i) {
-      c.gemm.block(weights + first, c.tokens, rows, p.values + i * c.tokens * kTile + first * kTile,
+      c.gemm.block(weights + first, ld, rows, p.values + i * c.tokens * kTile + first * kTile,
                    end - first, tile, kTile, false);
       c.vector.scatter(tile, rows, std::min(kTile, s.value - i * kTile), index, inverse,
-                       out.at(row * s.tokens + t0, head) + i * kTile, out.token);
+                       out.at(row * s.tokens + t0, head) + i * kTile, out.token, false);
     }
   }
 }
@@ -193,8 +203,8 @@ struct QueryBlock {
 
 template <class T>
 struct Buffers {
-  float *scores, *d_weights;  // [kQueries, kKeys]
-  T *weights, *d_scores;      // [kQueries, kKeys]
+  float *scores, *d_weights;  // [kQueries, kKeys], stride kLine
+  T *weights, *d_scores;      // likewise
   T* transposed;              // [kKeys, kQueries]
 };
 
@@ -210,7 +220,7 @@ void load_queries(const Core<T>& c, const HeadView<const T>& out, const HeadView
     }
     const index_t n = b.row * s.tokens + b.t0 + r;
     c.query(b.row, b.t0 + r, b.head, b.q + r * c.key_k);
-    std::memcpy(static_cast<void*>(b.d_out + r * c.value_k), d_out.at(n, b.head), size(s.value) * sizeof(T));
+    copy(d_out.at(n, b.head), s.value, b.d_out + r * c.value_k);
     b.delta[r] = c.vector.dot(d_out.at(n, b.head), out.at(n, b.head), s.value);
   }
   for (index_t i = 0; i < c.key_panels(); ++i)
@@ -233,33 +243,33 @@ void backward_tile(const Core<T>& c, const Packed<T>& p, const QueryBlock<T>& b,
     const index_t end = std::min(k1, b.t0 + r0 + kTile);  // later keys are seen by none of these queries
     for (index_t key = k0; key < end; key += kTile) {
       c.gemm.block(b.q + r0 * c.key_k, c.key_k, kTile, p.keys_transposed + key * c.key_k, c.key_k,
-                   w.scores + r0 * kKeys + key - k0, kKeys, false);
+                   w.scores + r0 * kLine + key - k0, kLine, false);
       c.gemm.block(b.d_out + r0 * c.value_k, c.value_k, kTile, p.values_transposed + key * c.value_k,
-                   c.value_k, w.d_weights + r0 * kKeys + key - k0, kKeys, false);
+                   c.value_k, w.d_weights + r0 * kLine + key - k0, kLine, false);
     }
   }
   for (index_t r = 0; r < b.padded; ++r) {
     const index_t t = b.t0 + r, end = r < b.rows ? std::clamp(t + 1 - k0, index_t{0}, k1 - k0) : 0;
     c.vector.softmax_row_backward(
-        w.scores + r * kKeys, w.d_weights + r * kKeys, 0, end, k1 - k0, static_cast<float>(s.scale),
+        w.scores + r * kLine, w.d_weights + r * kLine, 0, end, k1 - k0, static_cast<float>(s.scale),
         documents != nullptr ? documents + k0 : nullptr,
         documents != nullptr && r < b.rows ? documents[t] : 0, r < b.rows ? lse[t] : 0,
-        r < b.rows ? b.delta[r] : 0, w.weights + r * kKeys, w.d_scores + r * kKeys);
+        r < b.rows ? b.delta[r] : 0, w.weights + r * kLine, w.d_scores + r * kLine);
   }
   for (index_t r0 = 0; r0 < b.padded; r0 += kTile) {
     const index_t end = std::min(k1, b.t0 + r0 + kTile);
     if (end <= k0) continue;
     for (index_t i = 0; i < c.key_panels(); ++i)
-      c.gemm.block(w.d_scores + r0 * kKeys, kKeys, kTile, p.keys_plain + (i * c.tokens + k0) * kTile,
+      c.gemm.block(w.d_scores + r0 * kLine, kLine, kTile, p.keys_plain + (i * c.tokens + k0) * kTile,
                    end - k0, b.dq + r0 * sums.key_width + i * kTile, sums.key_width, true);
   }
   const index_t keys = k1 - k0;
-  c.gemm.pack_a_transposed(w.weights, kKeys, nullptr, b.padded, keys, w.transposed, kQueries);
+  c.gemm.pack_a_transposed(w.weights, kLine, nullptr, b.padded, keys, w.transposed, kQueries);
   for (index_t key = 0; key < keys; key += kTile)
     for (index_t i = 0; i < c.value_panels(); ++i)
       c.gemm.block(w.transposed + key * kQueries, kQueries, kTile, b.d_panels + i * kQueries * kTile,
                    b.padded, sums.values + (k0 + key) * sums.value_width + i * kTile, sums.value_width, true);
-  c.gemm.pack_a_transposed(w.d_scores, kKeys, nullptr, b.padded, keys, w.transposed, kQueries);
+  c.gemm.pack_a_transposed(w.d_scores, kLine, nullptr, b.padded, keys, w.transposed, kQueries);
   for (index_t key = 0; key < keys; key += kTile)
     for (index_t i = 0; i < c.key_panels(); ++i)
       c.gemm.block(w.transposed + key * kQueries, kQueries, kTile, b.q_panels + i * kQueries * kTile,
@@ -283,8 +293,8 @@ void backward_head(const Core<T>& c, const Packed<T>& p, index_t row, index_t he
                   .d_panels = frame.take<T>(size(c.value_panels() * kQueries * kTile)),
                   .delta = frame.take<float>(size(kQueries)),
                   .dq = frame.take<float>(size(kQueries * sums.key_width))};
-  const Buffers<T> w{frame.take<float>(size(kQueries * kKeys)), frame.take<float>(size(kQueries * kKeys)),
-                     frame.take<T>(size(kQueries * kKeys)), frame.take<T>(size(kQueries * kKeys)),
+  const Buffers<T> w{frame.take<float>(size(kQueries * kLine)), frame.take<float>(size(kQueries * kLine)),
+                     frame.take<T>(size(kQueries * kLine)), frame.take<T>(size(kQueries * kLine)),
                      frame.take<T>(size(kQueries * kKeys))};
   for (b.t0 = 0; b.t0 < s.tokens; b.t0 += kQueries) {
     b.rows = std::min(kQueries, s.tokens - b.t0);
@@ -293,13 +303,10 @@ void backward_head(const Core<T>& c, const Packed<T>& p, index_t row, index_t he
     const index_t first = c.first_key(row, b.t0, b.rows) / kTile * kTile, end = b.t0 + b.padded;
     for (index_t k0 = first; k0 < end; k0 += kKeys)
       backward_tile(c, p, b, w, k0, std::min(end, k0 + kKeys), lse, sums);
-    for (index_t r = 0; r < b.rows; ++r) {
-      const index_t t = b.t0 + r;
-      T* const to = dq.at(row * s.tokens + t, head);
-      const float* const from = b.dq + r * sums.key_width;
-      c.vector.store(from, s.key(), 1, s.plain, to, s.key(), 1.0F, false);
-      c.rotate_back(from + s.plain, t, to + s.plain);
-    }
+    const index_t n = row * s.tokens + b.t0;
+    c.vector.store(b.dq, sums.key_width, b.rows, s.plain, dq.at(n, head), dq.token, 1.0F, false);
+    for (index_t r = 0; r < b.rows; ++r)
+      c.rotate_back(b.dq + r * sums.key_width + s.plain, b.t0 + r, dq.at(n + r, head) + s.plain);
   }
 }
 
@@ -344,19 +351,18 @@ void attention_backward(Isa isa, const AttentionSizes& sizes, const AttentionInp
                     gradients.q);
     }
     core.gemm.end();
+    const index_t n = row * tokens;
+    if (sizes.plain > 0)
+      core.vector.store(sums.keys, key_width, tokens, sizes.plain, gradients.k_plain.at(n, kv_head),
+                        gradients.k_plain.token, 1.0F, false);
+    core.vector.store(sums.values, value_width, tokens, sizes.value, gradients.v.at(n, kv_head),
+                      gradients.v.token, 1.0F, false);
     for (index_t t = 0; t < tokens; ++t) {
-      const index_t n = row * tokens + t;
-      const float* const dk = sums.keys + t * key_width;
-      if (sizes.plain > 0)
-        core.vector.store(dk, sizes.plain, 1, sizes.plain, gradients.k_plain.at(n, kv_head), sizes.plain,
-                          1.0F, false);
+      const float* const dk = sums.keys + t * key_width + sizes.plain;
       if (shared)
-        std::memcpy(partial + ((row * sizes.kv_heads + kv_head) * tokens + t) * rotated, dk + sizes.plain,
-                    size(rotated) * sizeof(float));
+        copy(dk, rotated, partial + ((row * sizes.kv_heads + kv_head) * tokens + t) * rotated);
       else
-        core.rotate_back(dk + sizes.plain, t, gradients.k_rotated.at(n, kv_head));
-      core.vector.store(sums.values + t * value_width, sizes.value, 1, sizes.value,
-                        gradients.v.at(n, kv_head), sizes.value, 1.0F, false);
+        core.rotate_back(dk, t, gradients.k_rotated.at(n + t, kv_head));
     }
   });
   if (!shared) return;

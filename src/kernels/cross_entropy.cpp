@@ -11,7 +11,7 @@
 namespace sinew {
 namespace {
 
-constexpr index_t kLogits = index_t{1} << 23;  // held at once: 32 MiB of fp32
+constexpr index_t kLogits = index_t{1} << 24;  // held at once: 64 MiB of fp32
 
 std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
@@ -30,8 +30,10 @@ double cross_entropy(Isa isa, index_t tokens, index_t n, index_t vocabulary, con
   }
   const auto& vector = vector_kernels<T>(isa);
   const index_t most = piece_of(tokens, vocabulary);
+  // Row stride of logits: not a power of two, whose rows would share cache sets.
+  const index_t ld = round_up(vocabulary, kTile) + kTile;
   Workspace::Frame frame(thread_workspace());
-  float* const logits = frame.take<float>(size(most * vocabulary));
+  float* const logits = frame.take<float>(size(most * ld));
   float* const losses = frame.take<float>(size(tokens));
   Matmul<T> forward{.m = most,
                     .n = vocabulary,
@@ -41,14 +43,15 @@ double cross_entropy(Isa isa, index_t tokens, index_t n, index_t vocabulary, con
                     .ldb = n,
                     .b_transposed = true,
                     .c = logits,
-                    .ldc = vocabulary};
+                    .ldc = ld};
   T* const forward_panels = frame.take<T>(size(right_size(forward)));
   pack_right(isa, forward, forward_panels);
   forward.packed_b = forward_panels;
-  Matmul<T> backward{.m = most, .n = n, .k = vocabulary, .lda = vocabulary, .b = weight, .ldb = n, .ldc = n};
+  const index_t ld_d = ld * static_cast<index_t>(sizeof(float) / sizeof(T));
+  Matmul<T> backward{.m = most, .n = n, .k = vocabulary, .lda = ld_d, .b = weight, .ldb = n, .ldc = n};
   T* d_logits = nullptr;
   if (d_hidden != nullptr) {
-    d_logits = frame.take<T>(size(most * vocabulary));
+    d_logits = reinterpret_cast<T*>(logits);  // each row's gradient takes the place of its logits
     T* const panels = frame.take<T>(size(right_size(backward)));
     pack_right(isa, backward, panels);
     backward.packed_b = panels;
@@ -60,10 +63,10 @@ double cross_entropy(Isa isa, index_t tokens, index_t n, index_t vocabulary, con
     matmul(isa, forward);
     parallel_for(size(count), 4, [&](std::size_t begin, std::size_t end) {
       for (auto r = static_cast<index_t>(begin); r < static_cast<index_t>(end); ++r) {
-        T* const d = d_logits != nullptr ? d_logits + r * vocabulary : nullptr;
+        T* const d = d_logits != nullptr ? d_logits + r * ld_d : nullptr;
         const std::int64_t target = targets[first + r];
         losses[first + r] =
-            target == -100 ? 0.0F : vector.cross_entropy_row(logits + r * vocabulary, vocabulary, target, d);
+            target == -100 ? 0.0F : vector.cross_entropy_row(logits + r * ld, vocabulary, target, d);
         if (target == -100 && d != nullptr)
           std::memset(static_cast<void*>(d), 0, size(vocabulary) * sizeof(T));
       }
@@ -76,7 +79,7 @@ double cross_entropy(Isa isa, index_t tokens, index_t n, index_t vocabulary, con
                           .n = n,
                           .k = count,
                           .a = d_logits,
-                          .lda = vocabulary,
+                          .lda = ld_d,
                           .a_transposed = true,
                           .b = hidden + first * n,
                           .ldb = n,

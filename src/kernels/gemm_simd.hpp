@@ -16,8 +16,7 @@ constexpr index_t kPair = std::is_same_v<T, bf16> ? 2 : 1;  // elements of one 3
 template <class T>
 [[gnu::always_inline]] inline Vu word_column(const T* first, const T* second) {
   if constexpr (std::is_same_v<T, bf16>)
-    return __builtin_convertvector(load_as<Vh>(first), Vu) |
-           (__builtin_convertvector(load_as<Vh>(second), Vu) << 16);
+    return words(first) | (words(second) << 16);
   else
     return load_as<Vu>(first);
 }

@@ -21,6 +21,7 @@ struct Product {
   const Matmul<T>& args;
   const T* packed_b = nullptr;  // piece by piece, panel by panel
   float* sums = nullptr;        // [round_up(m), round_up(n)] where tasks cannot keep the sums themselves
+  bool past = false;            // a c_narrow that goes past the caches
 
   index_t pieces() const { return args.k == 0 ? 1 : (args.k + kDepth - 1) / kDepth; }
   index_t depth(index_t piece) const { return std::min(kDepth, args.k - piece * kDepth); }
@@ -53,14 +54,13 @@ struct Sums {
 
 template <class T>
 void one_block(const Product<T>& p, index_t piece, index_t row, index_t panel, const T* a, index_t lda,
-               const Sums& sums) {
+               const T* b, const Sums& sums) {
   const Matmul<T>& args = p.args;
   const bool second = args.split > 0 && row >= args.split;
   const index_t row_out = second ? row - args.split : row, m = args.split > 0 ? args.valid : args.m;
   const index_t rows = std::min(kTile, m - row_out), column = panel * kTile;
   if (rows <= 0) return;
   const index_t columns = std::min(kTile, args.n - column), k = padded_k<T>(p.depth(piece));
-  const T* const b = p.panel(piece, panel);
   float* const out =
       args.c == nullptr ? nullptr : (second ? args.c_second : args.c) + row_out * args.ldc + column;
   if (out != nullptr && rows % 16 == 0 && columns == kTile)
@@ -78,7 +78,10 @@ void one_block(const Product<T>& p, index_t piece, index_t row, index_t panel, c
   float* const sum = sums.data != nullptr ? sums.data : tile;
   const index_t ld = sums.data != nullptr ? sums.ld : kTile;
   p.gemm.block(a, lda, rows, b, k, sum, ld, piece > 0);
-  if (piece + 1 == p.pieces())
+  if (piece + 1 < p.pieces()) return;
+  if (p.past)
+    p.vector.store_past(sum, ld, rows, columns, args.c_narrow + row * args.ldc + column, args.ldc);
+  else
     p.vector.store(sum, ld, rows, columns, args.c_narrow + row * args.ldc + column, args.ldc, 1.0F,
                    args.accumulate);
 }
@@ -100,10 +103,11 @@ void task(const Product<T>& p, index_t row0, index_t panel0) {
         const Sums sums{
             own != nullptr ? own + (row - row0) * kPanels * kTile + (panel - panel0) * kTile : nullptr,
             kPanels * kTile};
-        one_block(p, piece, row, panel, a, lda, sums);
+        one_block(p, piece, row, panel, a, lda, p.panel(piece, panel), sums);
       }
     }
   p.gemm.end();
+  if (p.past) publish();
 }
 
 template <class T>
@@ -154,42 +158,71 @@ void pack(const Product<T>& p, T* packed_b) {
   });
 }
 
-// Strips [strip0, strip1) of 32 rows by panels [panel0, panel1): a strip is packed right before its use and stays
-// in the first-level cache while the panels of one piece of k, which stay in the second, go by.
+// Strips and panels of C, [begin, end) each.
+struct Part {
+  index_t strip0, strip1, panel0, panel1;
+};
+
+// A strip of A is packed right before its use and stays in the first-level cache while the panels of one piece of
+// k go by. Those, and the part of C, stay in the second. `packed_b`: memory for one piece's panels, which are then
+// packed here, or null: they are in p.packed_b.
 template <class T>
-void strips(const Product<T>& p, index_t strip0, index_t strip1, index_t panel0, index_t panel1) {
-  Workspace::Frame frame(thread_workspace());
-  T* const a = frame.take<T>(static_cast<std::size_t>(kTile * padded_k<T>(std::min(kDepth, p.args.k))));
+void strips(const Product<T>& p, const Part& part, T* a, T* packed_b) {
   const Sums sums{p.sums, round_up(p.args.n, kTile)};
-  p.gemm.begin();
-  for (index_t piece = 0; piece < p.pieces(); ++piece)
-    for (index_t strip = strip0; strip < strip1; ++strip) {
-      const index_t row = strip * kTile, lda = padded_k<T>(p.depth(piece));
+  for (index_t piece = 0; piece < p.pieces(); ++piece) {
+    const index_t lda = padded_k<T>(p.depth(piece)), panel_elements = lda * kTile;
+    for (index_t panel = part.panel0; panel < part.panel1 && packed_b != nullptr; ++panel)
+      pack_panel(p, piece, panel, packed_b + (panel - part.panel0) * panel_elements);
+    for (index_t strip = part.strip0; strip < part.strip1; ++strip) {
+      const index_t row = strip * kTile;
       pack_rows(p, piece, row, a);
-      for (index_t panel = panel0; panel < panel1; ++panel)
+      for (index_t panel = part.panel0; panel < part.panel1; ++panel)
         one_block(p, piece, row, panel, a, lda,
+                  packed_b != nullptr ? packed_b + (panel - part.panel0) * panel_elements : p.panel(piece, panel),
                   {p.sums != nullptr ? p.sums + row * sums.ld + panel * kTile : nullptr, sums.ld});
     }
+  }
+}
+
+constexpr index_t kStrips = 12;  // by kPanels of C: 768 KiB of fp32
+
+// One thread's part, in pieces that its second-level cache holds. Where all of k is few pieces, C passes by so
+// seldom that packing B again would cost more.
+template <class T>
+void strips_in_cache(const Product<T>& p, const Part& part) {
+  Workspace::Frame frame(thread_workspace());
+  const auto depth = static_cast<std::size_t>(padded_k<T>(std::min(kDepth, p.args.k)));
+  T* const a = frame.take<T>(kTile * depth);
+  T* const packed_b = p.packed_b == nullptr ? frame.take<T>(kPanels * kTile * depth) : nullptr;
+  const index_t step = p.pieces() > 2 ? kStrips : part.strip1 - part.strip0;
+  p.gemm.begin();
+  for (index_t panel = part.panel0; panel < part.panel1; panel += kPanels)
+    for (index_t strip = part.strip0; strip < part.strip1; strip += step)
+      strips(p, {strip, std::min(part.strip1, strip + step), panel, std::min(part.panel1, panel + kPanels)}, a,
+             packed_b);
   p.gemm.end();
 }
 
 // A stored as [k, m]: each thread takes some strips of C over all of k. The split among the threads changes no
-// sum.
+// sum. A few threads pack B each for itself, many share it.
 template <class T>
 void multiply_transposed(Isa isa, Product<T>& p) {
+  constexpr index_t kFew = 4;
   Workspace::Frame frame(thread_workspace());
-  T* const packed_b = frame.take<T>(static_cast<std::size_t>(right_size(p.args)));
-  pack_right(isa, p.args, packed_b);
-  p.packed_b = packed_b;
   const index_t count = round_up(p.args.m, kTile) / kTile, threads = loop_threads();
+  if (threads > kFew) {
+    T* const packed_b = frame.take<T>(static_cast<std::size_t>(right_size(p.args)));
+    pack_right(isa, p.args, packed_b);
+    p.packed_b = packed_b;
+  }
   if (p.args.c == nullptr && p.pieces() > 1)
     p.sums = frame.take<float>(static_cast<std::size_t>(count * kTile * round_up(p.args.n, kTile)));
   const index_t row_tasks = std::min(count, threads),
                 panel_tasks = std::clamp(threads / row_tasks, index_t{1}, p.panels());
   each(row_tasks * panel_tasks, [&](index_t i) {
     const index_t r = i / panel_tasks, c = i % panel_tasks;
-    strips(p, r * count / row_tasks, (r + 1) * count / row_tasks, c * p.panels() / panel_tasks,
-           (c + 1) * p.panels() / panel_tasks);
+    strips_in_cache(p, {r * count / row_tasks, (r + 1) * count / row_tasks, c * p.panels() / panel_tasks,
+                        (c + 1) * p.panels() / panel_tasks});
   });
 }
 
@@ -214,6 +247,8 @@ void matmul(Isa isa, const Matmul<T>& args) {
   Workspace::Frame frame(thread_workspace());
   Product<T> p{.gemm = gemm_kernels<T>(isa), .vector = vector_kernels<T>(isa), .args = args};
   if (!args.a_transposed) {
+    p.past = args.c_narrow != nullptr && !args.accumulate &&
+             args.m * args.n * static_cast<index_t>(sizeof(T)) >= kPastCaches;
     T* const own =
         args.packed_b == nullptr ? frame.take<T>(static_cast<std::size_t>(right_size(args))) : nullptr;
     if (own != nullptr) pack_right(isa, args, own);

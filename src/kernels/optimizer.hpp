@@ -12,13 +12,14 @@ namespace sinew {
 
 // One tensor of n elements. `narrow`: the weight in bf16 that follows w, or null.
 struct AdamWSpan {
-  float *w, *m, *v, *gradient;  // gradient null: zero
+  float *w, *m, *v;
+  const float* gradient;  // null: zero
   bf16* narrow;
   index_t n;
   AdamWFactors factors;
 };
 
-// Updates all spans and leaves their gradients zero: the next step's sums start there without another pass.
+// Updates all spans.
 void adamw(Isa isa, std::span<const AdamWSpan> spans);
 
 // The sum of squares over all gradients; infinite or NaN where an element is.

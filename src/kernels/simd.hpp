@@ -30,9 +30,15 @@ template <class V>
 }
 [[gnu::always_inline]] inline Vf splat(float x) { return x - Vf{}; }
 [[gnu::always_inline]] inline Vf load(const float* p) { return load_as<Vf>(p); }
-[[gnu::always_inline]] inline Vf load(const bf16* p) {
-  return (Vf)(__builtin_convertvector(load_as<Vh>(p), Vu) << 16);
+// 16-bit words widened. (GCC 12 makes two halves of the conversion to 512 bits.)
+[[gnu::always_inline]] inline Vu words(const bf16* p) {
+#if defined(__AVX512F__)
+  return (Vu)_mm512_maskz_cvtepu16_epi32(0xffff, load_as<__m256i>(p));
+#else
+  return __builtin_convertvector(load_as<Vh>(p), Vu);
+#endif
 }
+[[gnu::always_inline]] inline Vf load(const bf16* p) { return (Vf)(words(p) << 16); }
 [[gnu::always_inline]] inline void store(float* p, Vf v) { __builtin_memcpy(p, &v, sizeof v); }
 [[gnu::always_inline]] inline void store(bf16* p, Vf v) {
 #if defined(__AVX512BF16__)
@@ -64,9 +70,42 @@ inline void store_one(float* p, float v) { *p = v; }
 inline void store_one(bf16* p, float v) { *p = to_bf16(v); }
 
 [[gnu::always_inline]] inline Vf select(Vi mask, Vf a, Vf b) { return mask ? a : b; }
-[[gnu::always_inline]] inline Vf maximum(Vf a, Vf b) { return a > b ? a : b; }
-[[gnu::always_inline]] inline Vf minimum(Vf a, Vf b) { return a < b ? a : b; }
+// a > b ? a : b, and with <.
+[[gnu::always_inline]] inline Vf maximum(Vf a, Vf b) {
+#if defined(__AVX512F__)
+  return (Vf)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+[[gnu::always_inline]] inline Vf minimum(Vf a, Vf b) {
+#if defined(__AVX512F__)
+  return (Vf)_mm512_maskz_min_ps(0xffff, (__m512)a, (__m512)b);
+#else
+  return a < b ? a : b;
+#endif
+}
 
+#if defined(__AVX512F__)
+// Lane i with lane i + half, again and again: the same order on every run.
+template <class Op>
+[[gnu::always_inline]] inline float fold(Vf v, Op op) {
+  const __m256 y = op((__m256)__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),
+                      (__m256)__builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+  __m128 x = _mm256_castps256_ps128(op(y, _mm256_castps128_ps256(_mm256_extractf128_ps(y, 1))));
+  const auto narrow = [&](__m128 a, __m128 b) {
+    return _mm256_castps256_ps128(op(_mm256_castps128_ps256(a), _mm256_castps128_ps256(b)));
+  };
+  x = narrow(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(narrow(x, _mm_shuffle_ps(x, x, 1)));
+}
+inline float sum(Vf v) {
+  return fold(v, [](__m256 a, __m256 b) { return _mm256_add_ps(a, b); });
+}
+inline float largest(Vf v) {
+  return fold(v, [](__m256 a, __m256 b) { return _mm256_max_ps(a, b); });
+}
+#else
 // Lanes summed pairwise: the same order on every run.
 inline float sum(Vf v) {
   float x[W];
@@ -82,6 +121,7 @@ inline float largest(Vf v) {
     for (int i = 0; i < half; ++i) x[i] = x[i] > x[i + half] ? x[i] : x[i + half];
   return x[0];
 }
+#endif
 
 // e^x with relative error below 2e-7 (Cephes' polynomial after reduction by ln 2); 0 below -87.3, as at
 // -inf; held at e^88 above.
@@ -100,6 +140,25 @@ inline float largest(Vf v) {
   const Vi power = ((Vi)shifted - 0x4b400000 + 127) << 23;
   const Vf result = p * (Vf)power;
   return select(x < splat(-87.33654F), Vf{}, result);
+}
+// 2^x with relative error below 3e-7 for x <= 0 (the Taylor series after reduction to +-1/2); 0 below -126.
+[[gnu::always_inline]] inline Vf power_of_two(Vf x) {
+#if defined(__AVX512F__)
+  constexpr int kNearest = 0x8;  // an integer, without exceptions
+  const Vf low = splat(-126.0F), clamped = maximum(x, low);
+  const Vf n = (Vf)_mm512_maskz_roundscale_ps(0xffff, (__m512)clamped, kNearest);
+  const Vf r = clamped - n;
+  Vf p = r * 1.54035304e-4F + 1.33335581e-3F;
+  p = p * r + 9.61812911e-3F;
+  p = p * r + 5.55041087e-2F;
+  p = p * r + 2.40226507e-1F;
+  p = p * r + 6.93147181e-1F;
+  p = p * r + 1.0F;
+  const __mmask16 inside = _mm512_cmp_ps_mask((__m512)x, (__m512)low, _CMP_GE_OQ);
+  return (Vf)_mm512_maskz_scalef_ps(inside, (__m512)p, (__m512)n);
+#else
+  return exponential(x * 0.693147180559945F);
+#endif
 }
 [[gnu::always_inline]] inline Vf sigmoid(Vf x) { return 1.0F / (1.0F + exponential(-x)); }
 

@@ -17,16 +17,20 @@ struct VectorKernels {
   // out [rows, columns] = (accumulate ? out : 0) + scale * in
   void (*store)(const float* in, index_t ld_in, index_t rows, index_t columns, T* out, index_t ld_out,
                 float scale, bool accumulate);
+  // out = in, past the caches where that is possible: for what is not read again soon. Memory is then not read
+  // before it is written. Call publish() before other threads read it.
+  void (*store_past)(const float* in, index_t ld_in, index_t rows, index_t columns, T* out, index_t ld_out);
   // Row r of a tile (stride 32), times weight[r] (null: 1), to columns [0, columns) of out + index[r] * ld.
   void (*scatter)(const float* tile, index_t rows, index_t columns, const std::int32_t* index,
-                  const float* weight, T* out, index_t ld);
+                  const float* weight, T* out, index_t ld, bool past);  // past: as store_past
   // out [n] = first addend (or 0 when null) + sum over i < count of rows[i * ld], in that order.
   void (*sum_rows)(const T* rows, index_t ld, index_t count, const T* addend, index_t n, T* out);
   void (*widen)(const T* in, index_t n, float* out);
 
-  // SwiGLU on tiles (stride 32) of gate and up: act = silu(gate) * up; gate and up are kept as T.
+  // SwiGLU on tiles (stride 32) of gate and up: act = silu(gate) * up; gate and up are kept as T (past: as
+  // store_past).
   void (*swiglu_forward)(const float* gate, const float* up, index_t rows, index_t columns, T* gate_out,
-                         T* up_out, index_t ld_h, T* act, index_t ld_act);
+                         T* up_out, index_t ld_h, T* act, index_t ld_act, bool past);
   // d_act: gradient of act before weighting, tile of stride 32. weight [rows] or null (1): act's factor.
   // dot[r] += sum over columns of d_act * act (the weight's gradient); d_gate, d_up and act * weight are
   // stored.
@@ -58,11 +62,10 @@ struct VectorKernels {
   void (*norm_row_backward)(const T* x, const T* dy, const T* d_sum, const T* weight, float inverse,
                             index_t n, T* dx, float* d_weight);
   // Cross-entropy of one row of logits: returns log(sum exp) - logits[target]; d (null: not wanted) =
-  // softmax - one_hot(target).
+  // softmax - one_hot(target). d may begin where logits does.
   float (*cross_entropy_row)(const float* logits, index_t n, index_t target, T* d);
-  // w, m, v updated from the gradient g (null: zero), which is set to zero; narrow (null where it is w
-  // itself): w in the weight's type.
-  void (*adamw)(float* w, float* m, float* v, float* g, T* narrow, index_t n, const AdamWFactors& f);
+  // w, m, v updated from the gradient g (null: zero); narrow (null where it is w itself): w in the weight's type.
+  void (*adamw)(float* w, float* m, float* v, const float* g, T* narrow, index_t n, const AdamWFactors& f);
   // The sum of squares of x [n], in doubles and in an order of its own.
   double (*sum_of_squares)(const float* x, index_t n);
   // Scores of one token: softmax of its logits, or the sigmoid of each. Backward turns the gradient of the
@@ -73,5 +76,14 @@ struct VectorKernels {
 
 template <class T>
 const VectorKernels<T>& vector_kernels(Isa isa);
+
+// What this thread has stored past the caches is in memory before anything it stores later.
+inline void publish() {
+#if defined(__x86_64__)
+  __builtin_ia32_sfence();
+#endif
+}
+// Results of this many bytes do not stay in a core's caches anyway.
+constexpr index_t kPastCaches = index_t{1} << 20;
 
 }  // namespace sinew

@@ -44,12 +44,57 @@ void store_tile(const float* in, index_t ld_in, index_t rows, index_t columns, T
   }
 }
 
+// Lines of memory can be written whole, past the caches.
+template <class T>
+[[gnu::always_inline]] inline bool whole_lines([[maybe_unused]] const T* p, [[maybe_unused]] index_t ld) {
+#if defined(__AVX512BF16__)
+  return reinterpret_cast<std::uintptr_t>(p) % 64 == 0 && ld * sizeof(T) % 64 == 0;
+#elif defined(__AVX512F__)
+  return std::is_same_v<T, float> && reinterpret_cast<std::uintptr_t>(p) % 64 == 0 && ld % W == 0;
+#else
+  return false;
+#endif
+}
+// Memory is not read first. For places within whole_lines().
+template <class T>
+[[gnu::always_inline]] inline void store_past_caches(T* p, Vf v) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) {
+    _mm512_stream_ps(p, (__m512)v);
+    return;
+  }
+#endif
+#if defined(__AVX512BF16__)
+  if constexpr (std::is_same_v<T, bf16>) {
+    const __m256bh h = _mm512_cvtneps_pbh((__m512)v);
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)h);
+    return;
+  }
+#endif
+  store(p, v);
+}
+
+template <class T>
+void store_past(const float* in, index_t ld_in, index_t rows, index_t columns, T* out, index_t ld_out) {
+  if (columns != kTile || !whole_lines(out, ld_out))
+    return store_tile(in, ld_in, rows, columns, out, ld_out, 1.0F, false);
+  for (index_t r = 0; r < rows; ++r)
+    for (index_t i = 0; i < kTile; i += W) store_past_caches(out + r * ld_out + i, load(in + r * ld_in + i));
+}
+
 template <class T>
 void scatter(const float* tile, index_t rows, index_t columns, const std::int32_t* index, const float* weight,
-             T* out, index_t ld) {
-  for (index_t r = 0; r < rows; ++r)
-    store_tile(tile + r * kTile, kTile, 1, columns, out + index[r] * ld, ld,
-               weight != nullptr ? weight[r] : 1.0F, false);
+             T* out, index_t ld, bool past) {
+  past = past && columns == kTile && whole_lines(out, ld);
+  for (index_t r = 0; r < rows; ++r) {
+    const float w = weight != nullptr ? weight[r] : 1.0F;
+    T* const to = out + index[r] * ld;
+    if (!past) {
+      store_tile(tile + r * kTile, kTile, 1, columns, to, ld, w, false);
+      continue;
+    }
+    for (index_t i = 0; i < kTile; i += W) store_past_caches(to + i, load(tile + r * kTile + i) * w);
+  }
 }
 
 template <class T>
@@ -70,13 +115,19 @@ void widen(const T* in, index_t n, float* out) {
 
 template <class T>
 void swiglu_forward(const float* gate, const float* up, index_t rows, index_t columns, T* gate_out, T* up_out,
-                    index_t ld_h, T* act, index_t ld_act) {
+                    index_t ld_h, T* act, index_t ld_act, bool past) {
+  past = past && columns % W == 0 && whole_lines(gate_out, ld_h) && whole_lines(up_out, ld_h);
   for (index_t r = 0; r < rows; ++r)
     for (index_t i = 0; i < columns; i += W) {
       const index_t left = columns - i;
       const Vf g = load(gate + r * kTile + i), u = load(up + r * kTile + i);
-      store_n(gate_out + r * ld_h + i, g, left);
-      store_n(up_out + r * ld_h + i, u, left);
+      if (past) {
+        store_past_caches(gate_out + r * ld_h + i, g);
+        store_past_caches(up_out + r * ld_h + i, u);
+      } else {
+        store_n(gate_out + r * ld_h + i, g, left);
+        store_n(up_out + r * ld_h + i, u, left);
+      }
       store_n(act + r * ld_act + i, g * sigmoid(g) * u, left);
     }
 }
@@ -106,11 +157,39 @@ void swiglu_backward(const float* d_act, index_t rows, index_t columns, const T*
 inline float load_one(const float* p) { return *p; }
 inline float load_one(const bf16* p) { return to_float(*p); }
 
+// Lanes 2i and 2i+1 hold x[i]; each lane holds its neighbour in the pair; lanes -x, x, -x, ..
+template <int... I>
+[[gnu::always_inline]] inline Vf twice_of(const float* x, std::integer_sequence<int, I...>) {
+  typedef float Half __attribute__((vector_size(W * 2)));
+  const Half h = load_as<Half>(x);
+  return __builtin_shufflevector(h, h, (I / 2)...);
+}
+[[gnu::always_inline]] inline Vf twice(const float* x) {
+  return twice_of(x, std::make_integer_sequence<int, W>{});
+}
+template <int... I>
+[[gnu::always_inline]] inline Vf swap_pairs(Vf v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, (I ^ 1)...);
+}
+[[gnu::always_inline]] inline Vf other_of_pair(Vf v) {
+  return swap_pairs(v, std::make_integer_sequence<int, W>{});
+}
+[[gnu::always_inline]] inline Vf alternating(float x) {
+  Vf v;
+  for (int l = 0; l < W; ++l) v[l] = l % 2 == 0 ? -x : x;
+  return v;
+}
+
 template <class In, class T>
 [[gnu::always_inline]] inline void rotate_any(const In* x, index_t half, const float* cos, const float* sin,
                                               float sign, bool interleaved, T* out) {
   const index_t step = interleaved ? 2 : 1, other = interleaved ? 1 : half;
-  for (index_t j = 0; j < half; ++j) {
+  index_t j = 0;
+  for (; interleaved && j + W / 2 <= half; j += W / 2) {
+    const Vf v = load(x + 2 * j);
+    store(out + 2 * j, v * twice(cos + j) + other_of_pair(v) * twice(sin + j) * alternating(sign));
+  }
+  for (; j < half; ++j) {
     const float a = load_one(x + j * step), b = load_one(x + j * step + other), s = sign * sin[j];
     store_one(out + j * step, a * cos[j] - b * s);
     store_one(out + j * step + other, a * s + b * cos[j]);
@@ -146,6 +225,9 @@ void rotate_back(const float* x, index_t half, const float* cos, const float* si
   return documents == nullptr && i >= first && i + W <= end;
 }
 
+constexpr float kLog2E = 1.44269504088896341F;
+
+// `scale` is positive.
 template <class T>
 float softmax_row(const float* s, index_t first, index_t end, index_t padded, float scale,
                   const std::int32_t* documents, std::int32_t document, T* p, float* top_out) {
@@ -153,15 +235,15 @@ float softmax_row(const float* s, index_t first, index_t end, index_t padded, fl
   Vf m = low;
   const index_t start = first / W * W;
   for (index_t i = start; i < end; i += W) {
-    Vf x = load(s + i) * scale;
+    Vf x = load(s + i);
     if (!all_seen(i, first, end, documents)) x = select(seen(i, first, end, documents, document), x, low);
     m = maximum(m, x);
   }
-  const float top = largest(m);
+  const float top = largest(m) * scale, factor = scale * kLog2E, shift = top * kLog2E;
   Vf total = {};
   for (index_t i = 0; i < start; i += W) store(p + i, Vf{});
   for (index_t i = start; i < end; i += W) {
-    Vf e = exponential(load(s + i) * scale - top);
+    Vf e = power_of_two(load(s + i) * factor - shift);
     if (!all_seen(i, first, end, documents)) e = select(seen(i, first, end, documents, document), e, Vf{});
     total += e;
     store(p + i, e);
@@ -175,10 +257,11 @@ template <class T>
 void softmax_row_backward(const float* s, const float* dp, index_t first, index_t end, index_t padded,
                           float scale, const std::int32_t* documents, std::int32_t document, float lse,
                           float delta, T* p, T* ds) {
+  const float factor = scale * kLog2E, shift = lse * kLog2E;
   for (index_t i = 0; i < padded; i += W) {
     Vf e = {}, d = {};
     if (i + W > first && i < end) {
-      e = exponential(load(s + i) * scale - lse);
+      e = power_of_two(load(s + i) * factor - shift);
       if (!all_seen(i, first, end, documents)) e = select(seen(i, first, end, documents, document), e, Vf{});
       d = e * (load(dp + i) - delta) * scale;
       if (!all_seen(i, first, end, documents)) d = select(seen(i, first, end, documents, document), d, Vf{});
@@ -247,12 +330,12 @@ float cross_entropy_row(const float* logits, index_t n, index_t target, T* d) {
     rest = select(lane < static_cast<std::int32_t>(n - whole), rest, splat(-100.0F));
     all += sum(exponential(rest));
   }
-  const float loss = __builtin_logf(all) + top - logits[target];
+  const float hit_logit = logits[target], loss = __builtin_logf(all) + top - hit_logit;
   if (d == nullptr) return loss;
   const float inverse = 1.0F / all;
   for (index_t i = 0; i < n; i += W)
     store_n(d + i, exponential(load_n(logits + i, n - i) - top) * inverse, n - i);
-  const float hit = __builtin_expf(logits[target] - top) * inverse;
+  const float hit = __builtin_expf(hit_logit - top) * inverse;
   store_one(d + target, hit - 1.0F);
   return loss;
 }
@@ -270,7 +353,8 @@ float cross_entropy_row(const float* logits, index_t n, index_t target, T* d) {
 }
 
 template <class T>
-void adamw(float* w, float* m, float* v, float* g, T* narrow, index_t n, const AdamWFactors& f) {
+void adamw(float* w, float* m, float* v, const float* g, T* narrow, index_t n, const AdamWFactors& f) {
+  const bool past = whole_lines(narrow, 2 * W);  // two halves of a line follow each other
   for (index_t i = 0; i < n; i += W) {
     const index_t left = n - i;
     const Vf gradient = g != nullptr ? load_n(g + i, left) * f.gradient_scale : Vf{};
@@ -281,8 +365,10 @@ void adamw(float* w, float* m, float* v, float* g, T* narrow, index_t n, const A
     store_n(m + i, m1, left);
     store_n(v + i, v1, left);
     store_n(w + i, w1, left);
-    if (g != nullptr) store_n(g + i, Vf{}, left);
-    if (narrow != nullptr) store_n(narrow + i, w1, left);
+    if (narrow != nullptr && left >= W && past)
+      store_past_caches(narrow + i, w1);
+    else if (narrow != nullptr)
+      store_n(narrow + i, w1, left);
   }
 }
 
@@ -322,6 +408,7 @@ void adamw(float* w, float* m, float* v, float* g, T* narrow, index_t n, const A
 template <class T>
 constexpr VectorKernels<T> vector_table() {
   return {store_tile<T>,
+          store_past<T>,
           scatter<T>,
           sum_rows<T>,
           widen<T>,

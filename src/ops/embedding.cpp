@@ -13,11 +13,10 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// sum[token] += its row of `grad`, in the order of the tokens; threads share the columns.
-void add_rows(const at::Tensor& sum, const at::Tensor& tokens, const at::Tensor& grad) {
-  const auto width = sum.size(1), count = tokens.numel();
+// Row `token` of out [.., width] += its row of `grad`, in the order of the tokens; threads share the columns.
+void add_rows(float* out, std::int64_t width, const at::Tensor& tokens, const at::Tensor& grad) {
+  const auto count = tokens.numel();
   const auto* const token = tokens.data_ptr<std::int64_t>();
-  float* const out = sum.data_ptr<float>();
   with_type(grad, [&]<class T>(T) {
     const T* const in = data_of<T>(grad);
     parallel_for(static_cast<std::size_t>(width), 256, [&](std::size_t begin, std::size_t end) {
@@ -41,7 +40,9 @@ struct Embedding : torch::autograd::Function<Embedding> {
     const auto saved = ctx->get_saved_variables();
     const auto &tokens = saved[0], &weight = saved[1];
     if (fused(grads[0]) && WeightGradient::is_direct(weight)) {
-      add_rows(weight.grad(), tokens.contiguous(), grads[0].contiguous());
+      WeightGradient gradient(weight);
+      if (!gradient.accumulate()) gradient.zero();
+      add_rows(gradient.data(), weight.size(1), tokens.contiguous(), grads[0].contiguous());
       return {at::Tensor(), at::Tensor()};
     }
     const auto wide = widen(grads[0]).contiguous();

@@ -114,8 +114,12 @@ struct FusedExperts : torch::autograd::Function<FusedExperts> {
         list.emplace_back(p, direct);
         data.push_back(list.back().data());
       }
+      const auto added_to = [](const WeightGradient& g) { return g.accumulate(); };
+      const bool any = std::any_of(list.begin(), list.end(), added_to);
+      for (WeightGradient& g : list)
+        if (any && !g.accumulate()) g.zero();
       const std::size_t experts = data.size() / 3;
-      where = {data.data(), data.data() + experts, data.data() + 2 * experts, direct};
+      where = {data.data(), data.data() + experts, data.data() + 2 * experts, any};
     }
   };
 };

@@ -7,6 +7,7 @@
 
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "kernels/bf16.hpp"
 
@@ -45,21 +46,38 @@ inline OptionalTensor optional_of(const at::Tensor& x) {
 }
 inline at::Tensor tensor_of(const OptionalTensor& x) { return x.has_value() ? *x : at::Tensor(); }
 
-// Where the gradient of a weight is computed. A leaf whose grad() is an fp32 tensor, as a trainer prepares
-// it, gets its gradient added there, in place and in fp32, and autograd is handed nothing; any other weight
-// gets a new tensor that goes through autograd in the weight's type.
+// Memory that a trainer keeps for gradients: fp32, shaped like the weight. While a weight's grad() is undefined the
+// first gradient of it is written there, without a look at what it holds, and becomes grad(). Forgotten with the
+// object.
+class GradientBuffers {
+ public:
+  GradientBuffers() = default;
+  ~GradientBuffers();
+  GradientBuffers(const GradientBuffers&) = delete;
+  GradientBuffers& operator=(const GradientBuffers&) = delete;
+  void add(const at::Tensor& weight, const at::Tensor& buffer);
+
+ private:
+  std::vector<std::pair<at::Tensor, at::Tensor>> added_;
+};
+
+// Where the gradient of a weight is computed. A leaf whose grad() is an fp32 tensor gets its gradient added there, in
+// place and in fp32; one without a grad() but with a GradientBuffers entry gets it written there; autograd is handed
+// nothing. Any other weight gets a new tensor that goes through autograd in the weight's type.
 class WeightGradient {
  public:
   explicit WeightGradient(const at::Tensor& weight) : WeightGradient(weight, is_direct(weight)) {}
   WeightGradient(const at::Tensor& weight, bool direct);
   static bool is_direct(const at::Tensor& weight);
+  bool direct() const { return direct_; }
   float* data() const { return sum_.data_ptr<float>(); }
-  bool accumulate() const { return direct_; }
+  bool accumulate() const { return accumulate_; }  // else what data() holds is to be overwritten
+  void zero();                                     // then accumulate()
   at::Tensor for_autograd(at::ScalarType type) const { return direct_ ? at::Tensor() : sum_.to(type); }
 
  private:
   at::Tensor sum_;
-  bool direct_;
+  bool direct_, accumulate_ = false;
 };
 
 }  // namespace sinew

@@ -89,7 +89,12 @@ struct FusedCrossEntropy : torch::autograd::Function<FusedCrossEntropy> {
     if (!WeightGradient::is_direct(weight))
       return {dx, (d_weight * factor).to(weight.scalar_type()), Tensor(), Tensor()};
     const at::NoGradGuard no_grad;
-    weight.grad().add_(d_weight, factor);
+    const WeightGradient gradient(weight);
+    auto sum = weight.grad();
+    if (gradient.accumulate())
+      sum.add_(d_weight, factor);
+    else
+      at::mul_out(sum, d_weight, at::full({}, factor, d_weight.options()));
     return {dx, Tensor(), Tensor(), Tensor()};
   }
 };

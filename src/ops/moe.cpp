@@ -1,5 +1,7 @@
 #include "ops/moe.hpp"
 
+#include <algorithm>
+
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "base/error.hpp"
@@ -117,8 +119,10 @@ std::shared_ptr<const ExpertRows> sorted_rows(const Dispatch& where) {
   rows->offsets.assign(where.offsets.begin(), where.offsets.end());
   const auto* const assignment = where.assignment.data_ptr<std::int64_t>();
   rows->slots.assign(assignment, assignment + where.assignment.numel());
-  for (const std::int32_t slot : rows->slots)
-    rows->token_of.push_back(slot / static_cast<std::int32_t>(rows->top_k));
+  rows->token_of.resize(rows->slots.size());
+  const auto top_k = static_cast<std::int32_t>(rows->top_k);
+  std::transform(rows->slots.begin(), rows->slots.end(), rows->token_of.begin(),
+                 [top_k](std::int32_t slot) { return slot / top_k; });
   return rows;
 }
 

@@ -4,21 +4,28 @@
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 #include "base/error.hpp"
 #include "kernels/optimizer.hpp"
+#include "ops/fused.hpp"
 #include "train/adamw.hpp"
 #include "train/muon.hpp"
 
 namespace sinew {
 namespace {
 
-// Where backward() is to add gradients in place and in fp32 (ops/fused.hpp), for the life of the optimizer.
-void prepare_gradient(TrainedTensor& t) {
-  if (!t.leaf.is_cpu()) return;
-  t.gradient = at::zeros(t.leaf.sizes(), at::TensorOptions(at::kFloat));
-  t.leaf.mutable_grad() = t.gradient;
+// The gradient of a tensor on the CPU into `gradient`, which becomes the leaf's grad().
+void settle(TrainedTensor& t) {
+  at::Tensor& gradient = t.leaf.mutable_grad();
+  const bool elsewhere = gradient.defined() && !gradient.is_same(t.gradient);  // autograd's own sum
+  if (elsewhere && !t.fresh)
+    t.gradient.add_(gradient);
+  else if (elsewhere)
+    t.gradient.copy_(gradient);
+  else if (!gradient.defined() && t.fresh)
+    t.gradient.zero_();
+  t.fresh = false;
+  gradient = t.gradient;
 }
 
 }  // namespace
@@ -30,7 +37,7 @@ bool left_to_adamw(const std::string& name, std::size_t dimensions) {
 }
 
 Optimizer::Optimizer(std::span<const Parameter> parameters, const RunConfig::Optimizer& options)
-    : options_(options) {
+    : options_(options), buffers_of_gradients_(std::make_shared<GradientBuffers>()) {
   const at::NoGradGuard no_grad;
   add_buffers(parameters, true);
   for (const auto& p : parameters) {
@@ -46,7 +53,11 @@ Optimizer::Optimizer(std::span<const Parameter> parameters, const RunConfig::Opt
     t.muon = options.kind == "muon" && !left_to_adamw(p.name, static_cast<std::size_t>(p.tensor.dim()));
     if (!t.muon) t.second = at::zeros_like(t.first);
     t.part = p.part;
-    prepare_gradient(t);
+    if (t.leaf.is_cpu()) {  // backward() writes here, in place and in fp32
+      t.gradient = at::zeros(t.leaf.sizes(), at::TensorOptions(at::kFloat));
+      t.leaf.mutable_grad().reset();
+      buffers_of_gradients_->add(t.leaf, t.gradient);
+    }
     tensors_.push_back(std::move(t));
   }
 }
@@ -101,12 +112,11 @@ void Optimizer::accumulate() {
   if (sharding_) return sharding_->end_backward();
   for (auto& t : tensors_) {
     at::Tensor& gradient = t.leaf.mutable_grad();
-    if (!gradient.defined() || gradient.is_same(t.gradient)) continue;
-    if (gradient.is_cpu()) {  // somebody put another tensor there
-      t.gradient.add_(gradient);
-      gradient = t.gradient;
+    if (t.leaf.is_cpu()) {
+      settle(t);
       continue;
     }
+    if (!gradient.defined() || gradient.is_same(t.gradient)) continue;
     if (gradient.scalar_type() == at::kFloat) {
       t.gradient = gradient.contiguous();  // autograd itself sums in fp32
       continue;
@@ -155,7 +165,6 @@ void Optimizer::step(double lr, double gradient_scale) {
                        .weight_decay = options_.weight_decay,
                        .gradient_scale = gradient_scale,
                        .update = updates_});
-  adamw_zeroed_ = true;
   const bool cut = std::any_of(muon.begin(), muon.end(), [](const auto* t) { return t->master.dim() != 2; });
   if (sharding_ && sharding_->mesh().layout().shard > 1) {
     muon_of_pieces(lr, gradient_scale);
@@ -186,16 +195,13 @@ void Optimizer::muon_of_pieces(double lr, double gradient_scale) {
 }
 
 void Optimizer::zero_gradients() {
-  const bool already = std::exchange(adamw_zeroed_, false);
   if (sharding_) return sharding_->zero_gradients();
   for (auto& t : tensors_) {
-    if (!t.leaf.is_cpu()) {
+    if (t.leaf.is_cpu())
+      t.fresh = true;
+    else
       t.gradient.reset();
-      t.leaf.mutable_grad().reset();
-      continue;
-    }
-    if (t.muon || !already) t.gradient.zero_();
-    t.leaf.mutable_grad() = t.gradient;
+    t.leaf.mutable_grad().reset();
   }
 }
 

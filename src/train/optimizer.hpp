@@ -17,6 +17,8 @@
 
 namespace sinew {
 
+class GradientBuffers;
+
 // One trained tensor, or the piece of one that this process keeps, and what the optimizer keeps of it. Pieces
 // are flat, but where they are all of a matrix have its shape.
 struct TrainedTensor {
@@ -26,6 +28,7 @@ struct TrainedTensor {
   at::Tensor master;  // fp32; the weight itself where that is fp32
   at::Tensor
       gradient;  // fp32 sum over the micro-batches of a step; undefined: zero. On CPU it is the leaf's grad()
+  bool fresh = true;   // on CPU: nothing of this step is in `gradient` yet, and what it holds does not count
   at::Tensor first;    // fp32: AdamW's mean of gradients, Muon's momentum
   at::Tensor second;   // fp32: AdamW's mean of squares; undefined under Muon
   bool decay = false;  // 2-D weights; not norms and biases
@@ -53,7 +56,7 @@ class Optimizer {
   Optimizer(std::span<const Parameter> parameters, std::shared_ptr<Sharding> sharding,
             const RunConfig::Optimizer& options);
 
-  // After each backward(): moves the gradients of the weights into the fp32 sums.
+  // After each backward(): sees to it that all gradients are in the fp32 sums. Call it before the functions below.
   void accumulate();
   // After the last backward() of a step: gradients become the sums over all processes.
   void finish_gradients();
@@ -80,7 +83,7 @@ class Optimizer {
   std::vector<TrainedTensor> tensors_;
   std::vector<StateTensor> buffers_;
   std::int64_t updates_ = 0;
-  bool adamw_zeroed_ = false;  // since the last step the gradients of AdamW's tensors are zero
+  std::shared_ptr<GradientBuffers> buffers_of_gradients_;
 };
 
 // True for tensors that Muon leaves to AdamW: all but 2-D weights, the embedding, the head and the gates.

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <sys/resource.h>
+#include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
@@ -80,6 +81,12 @@ std::int64_t peak_bytes() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
   return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
+}
+
+std::int64_t page_faults() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt;
 }
 
 struct Layer {
@@ -184,6 +191,21 @@ BenchPreset bench_preset(std::string_view name) {
   return p;
 }
 
+void vary_preset(BenchPreset& p, std::int64_t tokens, std::int64_t experts) {
+  if (tokens > 0) {
+    p.rows = std::max<std::int64_t>(1, p.rows * p.tokens / tokens);
+    p.tokens = tokens;
+    p.model.max_position_embeddings = tokens;
+    p.name += fmt::format("-t{}", tokens);
+  }
+  if (experts == 0) return;
+  require(p.model.moe.n_routed_experts > 0, "preset {} has no experts", p.name);
+  require(experts >= p.model.moe.num_experts_per_tok, "preset {}: each token takes {} experts", p.name,
+          p.model.moe.num_experts_per_tok);
+  p.model.moe.n_routed_experts = experts;
+  p.name += fmt::format("-e{}", experts);
+}
+
 StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64_t warmup,
                       std::int64_t steps) {
   LanguageModel model(preset.model, type, at::kCPU, /*seed=*/1);
@@ -195,6 +217,7 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
   t.tokens = preset.rows * preset.tokens;
   t.flops = train_flops_per_token(preset.model, preset.tokens) * static_cast<double>(t.tokens);
   t.parameters = count_parameters(preset.model).total;
+  std::int64_t faults = 0;
   const auto share = 1.0 / static_cast<double>(std::max<std::int64_t>(1, steps));
   for (std::int64_t i = 0; i < warmup + steps; ++i) {
     const Batch batch = random_batch(preset, i);
@@ -211,6 +234,7 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
     optimizer.zero_gradients();
     const double last = now();
     t.loss = loss.cross_entropy.item<double>();
+    if (i + 1 == warmup) faults = page_faults();
     if (i < warmup) continue;
     t.seconds.push_back(last - start);
     t.forward += (middle - start) * share;
@@ -227,6 +251,7 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
     t.worst = *std::max_element(t.seconds.begin(), t.seconds.end());
   }
   t.peak_bytes = peak_bytes();
+  t.page_faults = warmup > 0 ? (page_faults() - faults) / std::max<std::int64_t>(1, steps) : 0;
   return t;
 }
 

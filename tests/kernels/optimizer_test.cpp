@@ -11,7 +11,7 @@ namespace {
 
 using test::random_matrix;
 
-RC_GTEST_PROP(Optimizer, AdamWMatchesDoublesAndLeavesTheGradientZero, ()) {
+RC_GTEST_PROP(Optimizer, AdamWMatchesDoubles, ()) {
   const auto n = *rc::gen::inRange<index_t>(1, 200) * *rc::gen::element<index_t>(1, 1, 1, 100);
   const auto w0 = random_matrix<float>(n, 1), m0 = random_matrix<float>(n, 2),
              g0 = random_matrix<float>(n, 3);
@@ -35,7 +35,6 @@ RC_GTEST_PROP(Optimizer, AdamWMatchesDoublesAndLeavesTheGradientZero, ()) {
       RC_ASSERT(std::abs(v[i] - v1) <= 1e-6 * (1 + std::abs(v1)));
       RC_ASSERT(std::abs(w[i] - w1) <= 2e-6 * (1 + std::abs(w0[i]) + std::abs(w1 - w0[i])));
       RC_ASSERT(narrow[i].bits == to_bf16(w[i]).bits);
-      if (!zero) RC_ASSERT(g[i] == 0.0F);
     }
   }
 }

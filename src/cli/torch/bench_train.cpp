@@ -21,7 +21,7 @@ using Json = nlohmann::ordered_json;
 struct Options {
   std::vector<std::string> presets{"S", "M"};
   std::vector<std::string> types{"bf16", "fp32"};
-  std::int64_t steps = 5, warmup = 2;
+  std::int64_t steps = 5, warmup = 2, tokens = 0, experts = 0;
   bool json = false, routing = true;
 };
 
@@ -72,6 +72,7 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
             {"mfu", t.flops / t.median / peak},
             {"mfu_best", t.flops / t.best / peak},
             {"peak_rss_bytes", t.peak_bytes},
+            {"page_faults_per_step", t.page_faults},
             {"loss", t.loss}};
   Json classes;
   for (std::size_t i = 0; i < t.operations.seconds.size(); ++i)
@@ -99,10 +100,10 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
       preset.name, type, static_cast<double>(t.tokens) / t.median, 100 * t.flops / t.median / peak,
       peak / 1e9, 100 * t.flops / t.best / peak);
   fmt::print(
-      "  step {:.3f} s (best {:.3f}, worst {:.3f}), {:.1f} M parameters, peak memory {:.2f} GiB, {} threads, "
-      "{}\n",
+      "  step {:.3f} s (best {:.3f}, worst {:.3f}), {:.1f} M parameters, peak memory {:.2f} GiB, {} page faults a step, {} "
+      "threads, {}\n",
       t.median, t.best, t.worst, static_cast<double>(t.parameters) / 1e6,
-      static_cast<double>(t.peak_bytes) / (1 << 30), default_threads(), isa_name(active_isa()));
+      static_cast<double>(t.peak_bytes) / (1 << 30), t.page_faults, default_threads(), isa_name(active_isa()));
   print_breakdown(t);
   if (routed)
     fmt::print("  routing overhead {:.2f} (best {:.2f}); {:.2f} with one expert on half of the tokens\n",
@@ -111,7 +112,10 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
 
 void run(const Options& o) {
   std::vector<BenchPreset> presets;
-  for (const auto& name : o.presets) presets.push_back(bench_preset(name));
+  for (const auto& name : o.presets) {
+    presets.push_back(bench_preset(name));
+    vary_preset(presets.back(), o.tokens, o.experts);
+  }
   for (const auto& type : o.types)
     require(type == "bf16" || type == "fp32", "--dtype is bf16 or fp32, not {}", type);
   for (const auto& preset : presets)
@@ -201,6 +205,10 @@ void add_bench_train(CLI::App& bench) {
       "  sinew bench train --preset S --preset gpt2 --steps 10 --json");
   command->add_option("--preset", options->presets, "S, M, gpt2, long or tiny (default S and M)");
   command->add_option("--dtype", options->types, "bf16 or fp32 (default both)");
+  command->add_option("--tokens", options->tokens, "Length of a row instead of the preset's, rows in proportion")
+      ->check(CLI::Range(1, 1 << 20));
+  command->add_option("--experts", options->experts, "Experts to choose from instead of the preset's")
+      ->check(CLI::Range(1, 4096));
   command->add_option("--steps", options->steps, "Measured steps (default 5)")->check(CLI::Range(1, 1000000));
   command->add_option("--warmup", options->warmup, "Steps before them (default 2)")
       ->check(CLI::Range(0, 1000000));
