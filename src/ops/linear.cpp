@@ -1,6 +1,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "kernels/matmul.hpp"
+#include "ops/fp8.hpp"
 #include "ops/fused.hpp"
 #include "ops/op_times.hpp"
 #include "ops/tensor.hpp"
@@ -156,7 +157,10 @@ at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tens
   Tensor y;
   // Packing a weight pays from a few rows on; a token of generation reads it once as it is.
   const bool worth = rows.size(0) >= 8 || at::GradMode::is_enabled();
-  if (worth && fused(x) && x.scalar_type() == weight.scalar_type()) {
+  if (Fp8Products::active()) {
+    y = fp8_project(rows.contiguous(), weight);
+    if (bias.defined()) y = y + bias;
+  } else if (worth && fused(x) && x.scalar_type() == weight.scalar_type()) {
     y = Linear::apply(rows.contiguous(), weight.contiguous());
     if (bias.defined()) y = y + bias;
   } else {

@@ -6,8 +6,10 @@
 
 #include "base/error.hpp"
 #include "ops/experts_function.hpp"
+#include "ops/fp8.hpp"
 #include "ops/fused.hpp"
 #include "ops/swiglu.hpp"
+#include "ops/swiglu_network.hpp"
 #include "ops/tensor.hpp"
 
 namespace sinew {
@@ -112,6 +114,23 @@ struct MoeExperts : torch::autograd::Function<MoeExperts> {
   static Tensor weigh(const Tensor& inner, const Tensor& w) { return (inner * w).to(inner.scalar_type()); }
 };
 
+// Expert by expert of products in FP8.
+Tensor fp8_experts(const Tensor& x, const Tensor& weights, const Dispatch& where, const ExpertWeights& experts) {
+  const Slices slices{where.offsets};
+  const auto rows = x.index_select(0, at::div(where.assignment, weights.size(1), "floor"));  // [M, H]
+  std::vector<Tensor> parts;
+  for (std::int64_t e = 0; e < slices.experts(); ++e) {
+    if (slices.count(e) == 0) continue;
+    const auto own = slices.of(rows, e);
+    const auto& gate = experts.gate[static_cast<std::size_t>(e)];
+    parts.push_back(swiglu_network(own, gate, experts.up[static_cast<std::size_t>(e)],
+                                   experts.down[static_cast<std::size_t>(e)]));
+  }
+  if (parts.empty()) return at::zeros_like(x);
+  const auto w = weights.reshape({-1}).index_select(0, where.assignment).unsqueeze(1);  // [M, 1]
+  return sum_slots((at::cat(parts) * w).to(x.scalar_type()), where.slot);
+}
+
 std::shared_ptr<const ExpertRows> sorted_rows(const Dispatch& where) {
   auto rows = std::make_shared<ExpertRows>();
   rows->tokens = where.slot.size(0);
@@ -165,6 +184,10 @@ Tensor moe_experts(const Tensor& x, const Tensor& weights, const Dispatch& where
   std::vector<Tensor> parameters = experts.gate;
   parameters.insert(parameters.end(), experts.up.begin(), experts.up.end());
   parameters.insert(parameters.end(), experts.down.begin(), experts.down.end());
+  if (Fp8Products::active()) {
+    const auto y = fp8_experts(x, weights, where, experts);
+    return addend.defined() ? y + addend : y;
+  }
   if (fused(x) && x.scalar_type() == parameters[0].scalar_type() && weights.scalar_type() == at::kFloat)
     return fused_experts(x, weights, addend, sorted_rows(where), parameters);
   const auto y = MoeExperts::apply(x, weights, where, at::TensorList(parameters));

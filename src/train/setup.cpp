@@ -121,7 +121,8 @@ TrainingSetup prepare_training(const RunConfig& config, std::shared_ptr<Endpoint
           "data.sequence is {}, but max_position_embeddings of {} is {}: use shorter sequences",
           config.data.sequence, name, setup.model.max_position_embeddings);
   setup.device = find_device(config.train.device);
-  setup.dtype = config.train.dtype == "bf16" ? at::kBFloat16 : at::kFloat;
+  setup.dtype = config.train.dtype == "fp32" ? at::kFloat : at::kBFloat16;
+  if (config.train.dtype == "fp8") setup.fp8 = std::make_unique<Fp8Products>();
   setup.balance = balance_options(config.balance, setup.model);
   read_tokenizer(setup);
   open_data(setup);

@@ -12,6 +12,7 @@
 #include "config/model_config.hpp"
 #include "config/run_config.hpp"
 #include "model/language_model.hpp"
+#include "ops/fp8.hpp"
 #include "text/loader.hpp"
 #include "text/tokenizer.hpp"
 
@@ -22,6 +23,7 @@ struct TrainingSetup {
   ModelConfig model;
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kFloat;
+  std::unique_ptr<Fp8Products> fp8;  // with train.dtype = "fp8": for the life of the run
   BalanceOptions balance;
   std::shared_ptr<Mesh> mesh;                 // null: this process alone
   std::unique_ptr<Loader> train, validation;  // validation: null when no data set holds any text out
