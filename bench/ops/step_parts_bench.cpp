@@ -1,4 +1,5 @@
-// The parts of a training step of preset M (`sinew bench train`), one by one: milliseconds of a call and GFLOP/s. Usage: step_parts_bench [name prefix] [rounds]
+// The parts of a training step of preset M (`sinew bench train`), one by one: milliseconds of a call and
+// GFLOP/s. Usage: step_parts_bench [name prefix] [rounds]
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -30,7 +31,9 @@ struct Aligned {
   Aligned() = default;
   template <class U>
   Aligned(const Aligned<U>&) {}
-  T* allocate(std::size_t n) { return static_cast<T*>(std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64)); }
+  T* allocate(std::size_t n) {
+    return static_cast<T*>(std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64));
+  }
   void deallocate(T* p, std::size_t) { std::free(p); }
   bool operator==(const Aligned&) const { return true; }
 };
@@ -59,8 +62,9 @@ template <class T>
 Buffer<T> normal(index_t n, float deviation, std::string_view key) {
   Buffer<float> x(size(n));
   const Random random(1, key);
-  parallel_for(x.size(), 1 << 16,
-               [&](std::size_t b, std::size_t e) { random.fill_normal(x.data() + b, b, e - b, 0, deviation); });
+  parallel_for(x.size(), 1 << 16, [&](std::size_t b, std::size_t e) {
+    random.fill_normal(x.data() + b, b, e - b, 0, deviation);
+  });
   if constexpr (std::is_same_v<T, float>) {
     return x;
   } else {
@@ -116,8 +120,7 @@ void experts(std::string_view name, index_t count, index_t width, index_t top_k,
   }
   sort_by_expert(chosen.data(), kTokens, top_k, count, rows);
   const auto x = normal<T>(kTokens * kHidden, 1, "x"), dy = normal<T>(kTokens * kHidden, 1, "dy");
-  Buffer<T> y(x.size()), dx(x.size()),
-      saved(size(expert_saved_size(layer.matrices, kTokens * top_k)));
+  Buffer<T> y(x.size()), dx(x.size()), saved(size(expert_saved_size(layer.matrices, kTokens * top_k)));
   const std::vector<float> weight(size(kTokens * top_k), 0.1F);
   std::vector<float> d_weight(weight.size());
   const float* const w = top_k > 1 ? weight.data() : nullptr;
@@ -143,17 +146,40 @@ void linear(std::string_view name, index_t out, index_t in) {
   Buffer<float> dw(w.size());
   const double flops = 2.0 * static_cast<double>(kTokens * out * in);
   report(fmt::format("{}.forward", name), flops, [&] {
-    matmul(active_isa(), Matmul<T>{.m = kTokens, .n = out, .k = in, .a = x.data(), .lda = in, .b = w.data(),
-                                   .ldb = in, .b_transposed = true, .c_narrow = y.data(), .ldc = out});
+    matmul(active_isa(), Matmul<T>{.m = kTokens,
+                                   .n = out,
+                                   .k = in,
+                                   .a = x.data(),
+                                   .lda = in,
+                                   .b = w.data(),
+                                   .ldb = in,
+                                   .b_transposed = true,
+                                   .c_narrow = y.data(),
+                                   .ldc = out});
   });
   report(fmt::format("{}.dx", name), flops, [&] {
-    matmul(active_isa(), Matmul<T>{.m = kTokens, .n = in, .k = out, .a = dy.data(), .lda = out, .b = w.data(),
-                                   .ldb = in, .c_narrow = dx.data(), .ldc = in});
+    matmul(active_isa(), Matmul<T>{.m = kTokens,
+                                   .n = in,
+                                   .k = out,
+                                   .a = dy.data(),
+                                   .lda = out,
+                                   .b = w.data(),
+                                   .ldb = in,
+                                   .c_narrow = dx.data(),
+                                   .ldc = in});
   });
   report(fmt::format("{}.dw", name), flops, [&] {
-    matmul(active_isa(),
-           Matmul<T>{.m = out, .n = in, .k = kTokens, .a = dy.data(), .lda = out, .a_transposed = true,
-                     .b = x.data(), .ldb = in, .c = dw.data(), .ldc = in, .accumulate = true});
+    matmul(active_isa(), Matmul<T>{.m = out,
+                                   .n = in,
+                                   .k = kTokens,
+                                   .a = dy.data(),
+                                   .lda = out,
+                                   .a_transposed = true,
+                                   .b = x.data(),
+                                   .ldb = in,
+                                   .c = dw.data(),
+                                   .ldc = in,
+                                   .accumulate = true});
   });
 }
 
@@ -165,11 +191,22 @@ void attention(std::string_view name, index_t rows, index_t tokens) {
              pe = normal<T>(n * rotated, 1, "pe"), dy = normal<T>(n * heads * value, 1, "dy");
   Buffer<T> y(dy.size()), dq(q.size()), dkv(kv.size()), dpe(pe.size());
   Buffer<float> lse(size(n * heads)), angle(size(tokens * rotated / 2), 0.7F);
-  const AttentionSizes s{.rows = rows, .tokens = tokens, .heads = heads, .kv_heads = heads, .plain = plain,
-                         .rotated = rotated, .value = value, .scale = 0.125, .cos = angle.data(),
-                         .sin = angle.data(), .interleaved = true, .documents = nullptr};
-  const AttentionInputs<T> in{{q.data(), heads * key, key}, {kv.data(), heads * (plain + value), plain + value},
-                              {pe.data(), rotated, 0}, {kv.data() + plain, heads * (plain + value), plain + value}};
+  const AttentionSizes s{.rows = rows,
+                         .tokens = tokens,
+                         .heads = heads,
+                         .kv_heads = heads,
+                         .plain = plain,
+                         .rotated = rotated,
+                         .value = value,
+                         .scale = 0.125,
+                         .cos = angle.data(),
+                         .sin = angle.data(),
+                         .interleaved = true,
+                         .documents = nullptr};
+  const AttentionInputs<T> in{{q.data(), heads * key, key},
+                              {kv.data(), heads * (plain + value), plain + value},
+                              {pe.data(), rotated, 0},
+                              {kv.data() + plain, heads * (plain + value), plain + value}};
   const AttentionGradients<T> g{{dq.data(), heads * key, key},
                                 {dkv.data(), heads * (plain + value), plain + value},
                                 {dpe.data(), rotated, 0},
@@ -179,8 +216,8 @@ void attention(std::string_view name, index_t rows, index_t tokens) {
     attention_forward<T>(active_isa(), s, in, {y.data(), heads * value, value}, lse.data());
   });
   report(fmt::format("{}.backward", name), 2 * flops, [&] {
-    attention_backward<T>(active_isa(), s, in, {y.data(), heads * value, value}, {dy.data(), heads * value, value},
-                          lse.data(), g);
+    attention_backward<T>(active_isa(), s, in, {y.data(), heads * value, value},
+                          {dy.data(), heads * value, value}, lse.data(), g);
   });
 }
 
@@ -192,21 +229,36 @@ void head(std::string_view name, index_t vocabulary) {
   Buffer<T> dx(x.size());
   Buffer<float> dw(w.size());
   report(name, 6.0 * static_cast<double>(kTokens * kHidden * vocabulary), [&] {
-    cross_entropy<T>(active_isa(), kTokens, kHidden, vocabulary, x.data(), w.data(), targets.data(), dx.data(),
-                     dw.data());
+    cross_entropy<T>(active_isa(), kTokens, kHidden, vocabulary, x.data(), w.data(), targets.data(),
+                     dx.data(), dw.data());
   });
 }
 
 void optimizer(std::string_view name, index_t n) {
   Buffer<float> w(size(n)), m(size(n)), v(size(n)), g(size(n));
   Buffer<bf16> narrow(size(n));
-  const AdamWFactors f{.beta1 = 0.9F, .one_less_beta1 = 0.1F, .beta2 = 0.95F, .one_less_beta2 = 0.05F,
-                       .eps = 1e-8F, .step_size = 1e-3F, .root_correction = 1, .gradient_scale = 1, .keep = 1};
-  const AdamWSpan span{.w = w.data(), .m = m.data(), .v = v.data(), .gradient = g.data(),
-                       .narrow = narrow.data(), .n = n, .factors = f};
-  report(fmt::format("{}.norm", name), static_cast<double>(4 * n),
-         [&] { sum_of_squares(active_isa(), {&span, 1}); });
-  report(fmt::format("{}.adamw", name), static_cast<double>(34 * n), [&] { adamw(active_isa(), {&span, 1}); });
+  const AdamWFactors f{.beta1 = 0.9F,
+                       .one_less_beta1 = 0.1F,
+                       .beta2 = 0.95F,
+                       .one_less_beta2 = 0.05F,
+                       .eps = 1e-8F,
+                       .step_size = 1e-3F,
+                       .root_correction = 1,
+                       .gradient_scale = 1,
+                       .keep = 1};
+  const AdamWSpan span{.w = w.data(),
+                       .m = m.data(),
+                       .v = v.data(),
+                       .gradient = g.data(),
+                       .narrow = narrow.data(),
+                       .n = n,
+                       .factors = f};
+  report(fmt::format("{}.norm", name), static_cast<double>(4 * n), [&] {
+    sum_of_squares(active_isa(), {&span, 1});
+  });
+  report(fmt::format("{}.adamw", name), static_cast<double>(34 * n), [&] {
+    adamw(active_isa(), {&span, 1});
+  });
 }
 
 template <class T>

@@ -33,7 +33,8 @@ std::vector<Setting> make_settings() {
       {"train",
        "dtype",
        AT(train, dtype),
-       "fp32, or bf16 weights and activations with fp32 master weights and moments, or fp8: bf16 with the products "
+       "fp32, or bf16 weights and activations with fp32 master weights and moments, or fp8: bf16 with the "
+       "products "
        "of DeepSeek-V3's FP8 recipe (emulated: shows what it does to the loss, slower)",
        0,
        0,

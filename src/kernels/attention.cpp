@@ -13,7 +13,8 @@ namespace {
 
 constexpr index_t kQueries = 128;  // rows of a backward block
 constexpr index_t kKeys = 512;     // keys of a backward block
-constexpr index_t kLine = kKeys + kTile;  // their row stride: not a power of two, whose rows would share cache sets
+constexpr index_t kLine =
+    kKeys + kTile;  // their row stride: not a power of two, whose rows would share cache sets
 
 std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
@@ -165,8 +166,8 @@ void forward_head(const Core<T>& c, const Packed<T>& p, index_t row, index_t hea
     }
     alignas(64) float tile[kTile * kTile];
     for (index_t i = 0; i < c.value_panels(); ++i) {
-      c.gemm.block(weights + first, ld, rows, p.values + i * c.tokens * kTile + first * kTile,
-                   end - first, tile, kTile, false);
+      c.gemm.block(weights + first, ld, rows, p.values + i * c.tokens * kTile + first * kTile, end - first,
+                   tile, kTile, false);
       c.vector.scatter(tile, rows, std::min(kTile, s.value - i * kTile), index, inverse,
                        out.at(row * s.tokens + t0, head) + i * kTile, out.token, false);
     }

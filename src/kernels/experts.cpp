@@ -31,7 +31,7 @@ struct Layer {
   const ExpertRows& rows;
   const GemmKernels<T>& gemm;
   const VectorKernels<T>& vector;
-  bool forward, past;  // past: results a row are so many that they go past the caches
+  bool forward, past;           // past: results a row are so many that they go past the caches
   index_t hidden, width, wide;  // wide: padded_width
 
   Layer(Isa set, const ExpertMatrices<T>& w, const ExpertRows& r, bool is_forward)
@@ -69,9 +69,9 @@ Panels<T> take_panels(const Layer<T>& layer, Workspace::Frame& frame) {
           frame.take<T>(size(layer.third_size()))};
 }
 
-// Panel i of the layer.panels() of expert e: rows [k0, k1) of it, k0 a multiple of kTile. Padding of width beyond
-// padded_k(width) is written with the last rows: the panels have `wide` rows, those that packing does not reach
-// are zero.
+// Panel i of the layer.panels() of expert e: rows [k0, k1) of it, k0 a multiple of kTile. Padding of width
+// beyond padded_k(width) is written with the last rows: the panels have `wide` rows, those that packing does
+// not reach are zero.
 template <class T>
 void pack_panel(const Layer<T>& layer, index_t e, const Panels<T>& out, index_t i, index_t k0, index_t k1) {
   const index_t first = layer.forward ? layer.width_panels() : layer.hidden_panels();
@@ -94,14 +94,16 @@ void pack_panel(const Layer<T>& layer, index_t e, const Panels<T>& out, index_t 
                 size(panel_size<T>(layer.wide) - written) * sizeof(T));
   }
   const index_t hidden_left = std::min(kTile, layer.hidden - column),
-                width_left = std::min(kTile, layer.width - column), hidden = layer.hidden, width = layer.width;
+                width_left = std::min(kTile, layer.width - column), hidden = layer.hidden,
+                width = layer.width;
   T* const at = panel + k0 * kTile;
   if (which < 2 && layer.forward)
     layer.gemm.pack_b_transposed(gate_or_up + column * hidden + k0, hidden, width_left, k1 - k0, at);
   else if (which < 2)
     layer.gemm.pack_b(gate_or_up + k0 * hidden + column, hidden, nullptr, k1 - k0, hidden_left, at);
   else if (layer.forward)
-    layer.gemm.pack_b_transposed(layer.weights.down[e] + column * width + k0, width, hidden_left, k1 - k0, at);
+    layer.gemm.pack_b_transposed(layer.weights.down[e] + column * width + k0, width, hidden_left, k1 - k0,
+                                 at);
   else
     layer.gemm.pack_b(layer.weights.down[e] + k0 * width + column, width, nullptr, k1 - k0, width_left, at);
 }
@@ -110,8 +112,8 @@ void pack_panel(const Layer<T>& layer, index_t e, const Panels<T>& out, index_t 
   pack_panel(layer, e, out, i, 0, std::max(layer.hidden, layer.width));
 }
 
-// All panels of expert e. Backward they are made of the columns of rows: a few rows at a time, so that memory is
-// read as it lies.
+// All panels of expert e. Backward they are made of the columns of rows: a few rows at a time, so that memory
+// is read as it lies.
 template <class T>
 void pack_expert(const Layer<T>& layer, index_t e, const Panels<T>& out) {
   const index_t most = std::max(layer.hidden, layer.width), step = layer.forward ? most : kTile;
@@ -139,20 +141,19 @@ constexpr index_t kLine = 64 / static_cast<index_t>(sizeof(T));
 // Rows at places only the router knows are asked for before they are needed, a few at each product.
 template <class T>
 void prefetch_row(const T* base, index_t ld, index_t row) {
-  for (index_t i = 0; i < ld; i += kLine<T>)
-    __builtin_prefetch(base + row * ld + i, 0, 2);
+  for (index_t i = 0; i < ld; i += kLine<T>) __builtin_prefetch(base + row * ld + i, 0, 2);
 }
 // Columns [column, column + kTile) of rows that are about to be written.
 template <class T>
 void prefetch_columns(const T* base, index_t ld, index_t column, const std::int32_t* index, index_t rows) {
   if (column >= ld) return;
   for (index_t r = 0; r < rows; ++r)
-    for (index_t i = 0; i < kTile; i += kLine<T>)
-      __builtin_prefetch(base + index[r] * ld + column + i, 1, 3);
+    for (index_t i = 0; i < kTile; i += kLine<T>) __builtin_prefetch(base + index[r] * ld + column + i, 1, 3);
 }
 // The share of step `i` of `steps` in asking for the rows of the next block of `source`.
 template <class T>
-void prefetch_next(const T* source, index_t ld, const std::int32_t* next, index_t rows, index_t i, index_t steps) {
+void prefetch_next(const T* source, index_t ld, const std::int32_t* next, index_t rows, index_t i,
+                   index_t steps) {
   for (index_t r = i * rows / steps; r < (i + 1) * rows / steps; ++r) prefetch_row(source, ld, next[r]);
 }
 
@@ -250,8 +251,8 @@ void clear_dropped(const Layer<T>& layer, T* slots) {
     std::memset(static_cast<void*>(slots), 0, size(rows.tokens * rows.top_k * layer.hidden) * sizeof(T));
 }
 
-// Kept gate and up products: block by block of rows, in it panel by panel, [gate | up] of [rows, 32]: written and
-// read as one stream.
+// Kept gate and up products: block by block of rows, in it panel by panel, [gate | up] of [rows, 32]: written
+// and read as one stream.
 template <class T>
 T* saved_tile(T* block, index_t rows, index_t panel) {
   return block + panel * 2 * rows * kTile;
@@ -375,7 +376,8 @@ struct Operands {
     gemm.pack_a_transposed(block_d_h, 2 * wide, nullptr, b.rows, 2 * wide, d_h + at, k);
     gemm.pack_a_transposed(a, padded_k<T>(hidden), nullptr, b.rows, hidden, dy + at, k);
     for (index_t p = 0; p < layer.width_panels(); ++p)
-      gemm.pack_b(block_act + p * kTile, wide, nullptr, b.rows, kTile, act + p * panel_size<T>(k) + at * kTile);
+      gemm.pack_b(block_act + p * kTile, wide, nullptr, b.rows, kTile,
+                  act + p * panel_size<T>(k) + at * kTile);
   }
   // The tokens' rows of x, `rows` of them.
   void pack_x(const Layer<T>& layer, const T* source, const std::int32_t* tokens, index_t rows) {
@@ -391,8 +393,8 @@ struct Operands {
 
 // c [rows, columns] (+)= a [rows to whole tiles, k] * panels. between(i, n): before product i of n.
 template <class T, class Between>
-void weight_product(const Layer<T>& layer, const T* a, const T* panels, index_t k, index_t rows, index_t columns,
-                    float* c, bool accumulate, const Between& between) {
+void weight_product(const Layer<T>& layer, const T* a, const T* panels, index_t k, index_t rows,
+                    index_t columns, float* c, bool accumulate, const Between& between) {
   const index_t per_strip = (columns + kTile - 1) / kTile, products = (rows + kTile - 1) / kTile * per_strip;
   alignas(64) float tile[kTile * kTile];
   const VectorKernels<float>& vector = vector_kernels<float>(layer.isa);
@@ -406,7 +408,8 @@ void weight_product(const Layer<T>& layer, const T* a, const T* panels, index_t 
         __builtin_prefetch(out + i * columns + 16, 1, 3);
       }
       between(r / kTile * per_strip + j / kTile, products);
-      const index_t strip = kTile * k, step = round_up(strip * kTile / columns, kLine<T>);  // of the next rows
+      const index_t strip = kTile * k,
+                    step = round_up(strip * kTile / columns, kLine<T>);  // of the next rows
       for (index_t i = j / kTile * step; i < std::min(strip, (j / kTile + 1) * step); i += kLine<T>)
         __builtin_prefetch(a + r * k + strip + i, 0, 2);
       const T* const panel = panels + j / kTile * panel_size<T>(k);
@@ -416,7 +419,8 @@ void weight_product(const Layer<T>& layer, const T* a, const T* panels, index_t 
       }
       for (index_t i = 0; i < k; i += kDepth) {  // rounded as matmul() rounds
         const bool more = accumulate || i > 0;
-        layer.gemm.block(a + r * k + i, k, m, panel + i * kTile, std::min(kDepth, k - i), tile, kTile, whole && more);
+        layer.gemm.block(a + r * k + i, k, m, panel + i * kTile, std::min(kDepth, k - i), tile, kTile,
+                         whole && more);
         if (!whole) vector.store(tile, kTile, m, n, out, columns, 1.0F, more);
       }
       if (whole) vector.store_past(tile, kTile, m, n, out, columns);
@@ -428,9 +432,8 @@ void small_weight_gradients(const Layer<T>& layer, Operands<T>& from, const T* x
                             index_t e) {
   const index_t k = from.k, hidden = layer.hidden, width = layer.width, rows = layer.count(e);
   const std::int32_t* const tokens = layer.rows.token_of.data() + layer.begin(e);
-  weight_product(layer, from.dy, from.act, k, hidden, width, g.down[e], g.accumulate, [&](index_t i, index_t of) {
-    prefetch_next(x, hidden, tokens, rows, i, of);
-  });
+  weight_product(layer, from.dy, from.act, k, hidden, width, g.down[e], g.accumulate,
+                 [&](index_t i, index_t of) { prefetch_next(x, hidden, tokens, rows, i, of); });
   from.pack_x(layer, x, tokens, rows);
   const auto nothing = [](index_t, index_t) {};
   weight_product(layer, from.d_h, from.x, k, width, hidden, g.gate[e], g.accumulate, nothing);
@@ -439,7 +442,8 @@ void small_weight_gradients(const Layer<T>& layer, Operands<T>& from, const T* x
 
 // The three weight gradients of a big expert, or one without rows.
 template <class T>
-void big_weight_gradients(const Layer<T>& layer, const Backward<T>& from, const ExpertGradients& g, index_t e) {
+void big_weight_gradients(const Layer<T>& layer, const Backward<T>& from, const ExpertGradients& g,
+                          index_t e) {
   const index_t first = layer.begin(e), rows = layer.count(e), wide = layer.wide;
   if (rows == 0 && g.accumulate) return;
   const std::int32_t* const tokens = layer.rows.token_of.data() + first;

@@ -129,8 +129,7 @@ void pack_rows(const Product<T>& p, index_t piece, index_t row, T* out) {
   const index_t k0 = piece * kDepth, k = p.depth(piece), ld = padded_k<T>(k);
   const bool indexed = args.a_rows != nullptr;
   p.gemm.pack_a_transposed(args.a + (indexed ? 0 : k0 * args.lda) + row, args.lda,
-                           indexed ? args.a_rows + k0 : nullptr, k, std::min(kTile, args.m - row),
-                           out, ld);
+                           indexed ? args.a_rows + k0 : nullptr, k, std::min(kTile, args.m - row), out, ld);
 }
 
 template <class Body>
@@ -163,9 +162,9 @@ struct Part {
   index_t strip0, strip1, panel0, panel1;
 };
 
-// A strip of A is packed right before its use and stays in the first-level cache while the panels of one piece of
-// k go by. Those, and the part of C, stay in the second. `packed_b`: memory for one piece's panels, which are then
-// packed here, or null: they are in p.packed_b.
+// A strip of A is packed right before its use and stays in the first-level cache while the panels of one
+// piece of k go by. Those, and the part of C, stay in the second. `packed_b`: memory for one piece's panels,
+// which are then packed here, or null: they are in p.packed_b.
 template <class T>
 void strips(const Product<T>& p, const Part& part, T* a, T* packed_b) {
   const Sums sums{p.sums, round_up(p.args.n, kTile)};
@@ -177,17 +176,18 @@ void strips(const Product<T>& p, const Part& part, T* a, T* packed_b) {
       const index_t row = strip * kTile;
       pack_rows(p, piece, row, a);
       for (index_t panel = part.panel0; panel < part.panel1; ++panel)
-        one_block(p, piece, row, panel, a, lda,
-                  packed_b != nullptr ? packed_b + (panel - part.panel0) * panel_elements : p.panel(piece, panel),
-                  {p.sums != nullptr ? p.sums + row * sums.ld + panel * kTile : nullptr, sums.ld});
+        one_block(
+            p, piece, row, panel, a, lda,
+            packed_b != nullptr ? packed_b + (panel - part.panel0) * panel_elements : p.panel(piece, panel),
+            {p.sums != nullptr ? p.sums + row * sums.ld + panel * kTile : nullptr, sums.ld});
     }
   }
 }
 
 constexpr index_t kStrips = 12;  // by kPanels of C: 768 KiB of fp32
 
-// One thread's part, in pieces that its second-level cache holds. Where all of k is few pieces, C passes by so
-// seldom that packing B again would cost more.
+// One thread's part, in pieces that its second-level cache holds. Where all of k is few pieces, C passes by
+// so seldom that packing B again would cost more.
 template <class T>
 void strips_in_cache(const Product<T>& p, const Part& part) {
   Workspace::Frame frame(thread_workspace());
@@ -198,13 +198,13 @@ void strips_in_cache(const Product<T>& p, const Part& part) {
   p.gemm.begin();
   for (index_t panel = part.panel0; panel < part.panel1; panel += kPanels)
     for (index_t strip = part.strip0; strip < part.strip1; strip += step)
-      strips(p, {strip, std::min(part.strip1, strip + step), panel, std::min(part.panel1, panel + kPanels)}, a,
-             packed_b);
+      strips(p, {strip, std::min(part.strip1, strip + step), panel, std::min(part.panel1, panel + kPanels)},
+             a, packed_b);
   p.gemm.end();
 }
 
-// A stored as [k, m]: each thread takes some strips of C over all of k. The split among the threads changes no
-// sum. A few threads pack B each for itself, many share it.
+// A stored as [k, m]: each thread takes some strips of C over all of k. The split among the threads changes
+// no sum. A few threads pack B each for itself, many share it.
 template <class T>
 void multiply_transposed(Isa isa, Product<T>& p) {
   constexpr index_t kFew = 4;

@@ -17,8 +17,8 @@ struct VectorKernels {
   // out [rows, columns] = (accumulate ? out : 0) + scale * in
   void (*store)(const float* in, index_t ld_in, index_t rows, index_t columns, T* out, index_t ld_out,
                 float scale, bool accumulate);
-  // out = in, past the caches where that is possible: for what is not read again soon. Memory is then not read
-  // before it is written. Call publish() before other threads read it.
+  // out = in, past the caches where that is possible: for what is not read again soon. Memory is then not
+  // read before it is written. Call publish() before other threads read it.
   void (*store_past)(const float* in, index_t ld_in, index_t rows, index_t columns, T* out, index_t ld_out);
   // Row r of a tile (stride 32), times weight[r] (null: 1), to columns [0, columns) of out + index[r] * ld.
   void (*scatter)(const float* tile, index_t rows, index_t columns, const std::int32_t* index,
@@ -64,7 +64,8 @@ struct VectorKernels {
   // Cross-entropy of one row of logits: returns log(sum exp) - logits[target]; d (null: not wanted) =
   // softmax - one_hot(target). d may begin where logits does.
   float (*cross_entropy_row)(const float* logits, index_t n, index_t target, T* d);
-  // w, m, v updated from the gradient g (null: zero); narrow (null where it is w itself): w in the weight's type.
+  // w, m, v updated from the gradient g (null: zero); narrow (null where it is w itself): w in the weight's
+  // type.
   void (*adamw)(float* w, float* m, float* v, const float* g, T* narrow, index_t n, const AdamWFactors& f);
   // The sum of squares of x [n], in doubles and in an order of its own.
   double (*sum_of_squares)(const float* x, index_t n);

@@ -29,8 +29,8 @@ at::Tensor buffer_of(const at::Tensor& weight) {
   return found == buffers().end() ? at::Tensor() : found->second;
 }
 
-// Memory that a step frees the next one takes again: given back to the system in between, each of its pages would
-// be cleared and mapped anew (a tenth of a step).
+// Memory that a step frees the next one takes again: given back to the system in between, each of its pages
+// would be cleared and mapped anew (a tenth of a step).
 void keep_freed_memory() {
 #if defined(__GLIBC__)
   constexpr int kMost = 1 << 30;

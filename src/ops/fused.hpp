@@ -46,9 +46,9 @@ inline OptionalTensor optional_of(const at::Tensor& x) {
 }
 inline at::Tensor tensor_of(const OptionalTensor& x) { return x.has_value() ? *x : at::Tensor(); }
 
-// Memory that a trainer keeps for gradients: fp32, shaped like the weight. While a weight's grad() is undefined the
-// first gradient of it is written there, without a look at what it holds, and becomes grad(). Forgotten with the
-// object.
+// Memory that a trainer keeps for gradients: fp32, shaped like the weight. While a weight's grad() is
+// undefined the first gradient of it is written there, without a look at what it holds, and becomes grad().
+// Forgotten with the object.
 class GradientBuffers {
  public:
   GradientBuffers() = default;
@@ -61,9 +61,10 @@ class GradientBuffers {
   std::vector<std::pair<at::Tensor, at::Tensor>> added_;
 };
 
-// Where the gradient of a weight is computed. A leaf whose grad() is an fp32 tensor gets its gradient added there, in
-// place and in fp32; one without a grad() but with a GradientBuffers entry gets it written there; autograd is handed
-// nothing. Any other weight gets a new tensor that goes through autograd in the weight's type.
+// Where the gradient of a weight is computed. A leaf whose grad() is an fp32 tensor gets its gradient added
+// there, in place and in fp32; one without a grad() but with a GradientBuffers entry gets it written there;
+// autograd is handed nothing. Any other weight gets a new tensor that goes through autograd in the weight's
+// type.
 class WeightGradient {
  public:
   explicit WeightGradient(const at::Tensor& weight) : WeightGradient(weight, is_direct(weight)) {}

@@ -115,7 +115,8 @@ struct MoeExperts : torch::autograd::Function<MoeExperts> {
 };
 
 // Expert by expert of products in FP8.
-Tensor fp8_experts(const Tensor& x, const Tensor& weights, const Dispatch& where, const ExpertWeights& experts) {
+Tensor fp8_experts(const Tensor& x, const Tensor& weights, const Dispatch& where,
+                   const ExpertWeights& experts) {
   const Slices slices{where.offsets};
   const auto rows = x.index_select(0, at::div(where.assignment, weights.size(1), "floor"));  // [M, H]
   std::vector<Tensor> parts;

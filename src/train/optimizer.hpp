@@ -56,7 +56,8 @@ class Optimizer {
   Optimizer(std::span<const Parameter> parameters, std::shared_ptr<Sharding> sharding,
             const RunConfig::Optimizer& options);
 
-  // After each backward(): sees to it that all gradients are in the fp32 sums. Call it before the functions below.
+  // After each backward(): sees to it that all gradients are in the fp32 sums. Call it before the functions
+  // below.
   void accumulate();
   // After the last backward() of a step: gradients become the sums over all processes.
   void finish_gradients();

@@ -1,8 +1,8 @@
 #include "train/step_bench.hpp"
 
 #include <ATen/ATen.h>
-#include <sys/resource.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>

@@ -23,8 +23,8 @@ struct BenchPreset {
 // of 4096), tiny (for tests). Throws UserError for other names.
 BenchPreset bench_preset(std::string_view name);
 std::vector<std::string> bench_preset_names();
-// The preset with rows of `tokens` (and about as many tokens in all), or with `experts` to choose from: the work of a
-// token stays the same but for attention's. 0: as it is.
+// The preset with rows of `tokens` (and about as many tokens in all), or with `experts` to choose from: the
+// work of a token stays the same but for attention's. 0: as it is.
 void vary_preset(BenchPreset& preset, std::int64_t tokens, std::int64_t experts);
 
 struct StepTimes {
@@ -36,7 +36,7 @@ struct StepTimes {
   std::int64_t tokens = 0, parameters = 0;
   std::int64_t peak_bytes = 0;   // largest resident size of the process
   std::int64_t page_faults = 0;  // of a measured step; 0 without warm-up
-  double loss = 0;              // of the last step
+  double loss = 0;               // of the last step
 };
 // `warmup` steps that do not count, then `steps` that do: forward, backward, gradient norm, AdamW, on random
 // tokens.

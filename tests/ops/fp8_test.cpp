@@ -24,7 +24,8 @@ TEST(Fp8, RoundsToTheNearestValueOfTheFormat) {
     int best = 0;
     for (int code = 0; code < 0x7f; ++code) {
       const auto distance = [x](int c) {
-        return std::abs(static_cast<double>(float8_e4m3_to_float(static_cast<std::uint8_t>(c))) - std::abs(x));
+        return std::abs(static_cast<double>(float8_e4m3_to_float(static_cast<std::uint8_t>(c))) -
+                        std::abs(x));
       };
       if (distance(code) < distance(best) || (distance(code) == distance(best) && code % 2 == 0)) best = code;
     }
@@ -68,7 +69,8 @@ TEST(Fp8, ProductsAreThoseOfTheRoundedValues) {
   const auto y = fp8_project(x, w);
   const auto value = [](const Fp8Matrix& m) { return fp8_values(m).to(at::kDouble); };
   const auto near = [](const Tensor& got, const Tensor& want) {
-    EXPECT_LT((got.to(at::kDouble) - want).abs().max().item<double>(), 1e-5 * want.abs().max().item<double>());
+    EXPECT_LT((got.to(at::kDouble) - want).abs().max().item<double>(),
+              1e-5 * want.abs().max().item<double>());
   };
   near(y.detach(), at::mm(value(fp8_tiles(x)), value(fp8_blocks(w)).t()));
   torch::autograd::backward({y}, {dy});

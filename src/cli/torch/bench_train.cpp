@@ -100,10 +100,12 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
       preset.name, type, static_cast<double>(t.tokens) / t.median, 100 * t.flops / t.median / peak,
       peak / 1e9, 100 * t.flops / t.best / peak);
   fmt::print(
-      "  step {:.3f} s (best {:.3f}, worst {:.3f}), {:.1f} M parameters, peak memory {:.2f} GiB, {} page faults a step, {} "
+      "  step {:.3f} s (best {:.3f}, worst {:.3f}), {:.1f} M parameters, peak memory {:.2f} GiB, {} page "
+      "faults a step, {} "
       "threads, {}\n",
       t.median, t.best, t.worst, static_cast<double>(t.parameters) / 1e6,
-      static_cast<double>(t.peak_bytes) / (1 << 30), t.page_faults, default_threads(), isa_name(active_isa()));
+      static_cast<double>(t.peak_bytes) / (1 << 30), t.page_faults, default_threads(),
+      isa_name(active_isa()));
   print_breakdown(t);
   if (routed)
     fmt::print("  routing overhead {:.2f} (best {:.2f}); {:.2f} with one expert on half of the tokens\n",
@@ -205,7 +207,8 @@ void add_bench_train(CLI::App& bench) {
       "  sinew bench train --preset S --preset gpt2 --steps 10 --json");
   command->add_option("--preset", options->presets, "S, M, gpt2, long or tiny (default S and M)");
   command->add_option("--dtype", options->types, "bf16 or fp32 (default both)");
-  command->add_option("--tokens", options->tokens, "Length of a row instead of the preset's, rows in proportion")
+  command
+      ->add_option("--tokens", options->tokens, "Length of a row instead of the preset's, rows in proportion")
       ->check(CLI::Range(1, 1 << 20));
   command->add_option("--experts", options->experts, "Experts to choose from instead of the preset's")
       ->check(CLI::Range(1, 4096));
