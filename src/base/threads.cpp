@@ -9,6 +9,7 @@
 #include <mutex>
 #include <thread>
 
+#include "base/loop_threads.hpp"
 #include "base/team.hpp"
 
 namespace sinew {

@@ -28,9 +28,6 @@ class LoopBody {
 // Nested calls run on the calling thread.
 void parallel_for(std::size_t count, std::size_t grain, const LoopBody& body);
 
-// The threads that a loop started here would run on: 1 within a loop.
-int loop_threads();
-
 // Lets parallel_for() compute on another library's threads instead of its own pool: runner(threads, work,
 // context) calls work(context) on `threads` threads, the calling one among them, and returns when all have.
 // Set it before the first loop that is to use it.

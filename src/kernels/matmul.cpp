@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/loop_threads.hpp"
 #include "base/threads.hpp"
 #include "kernels/vector.hpp"
 #include "kernels/workspace.hpp"

@@ -34,7 +34,8 @@ at::Tensor buffer_of(const at::Tensor& weight) {
 void keep_freed_memory() {
 #if defined(__GLIBC__)
   constexpr int kMost = 1 << 30;
-  ::mallopt(M_MMAP_THRESHOLD, kMost);
+  if (::mallopt(M_MMAP_THRESHOLD, kMost) == 0)
+    ::mallopt(M_MMAP_THRESHOLD, 32 << 20);  // all that old ones allow
   ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 #endif
 }
