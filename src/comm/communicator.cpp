@@ -7,8 +7,9 @@
 
 #include "base/error.hpp"
 #include "base/spans.hpp"
-#include "config/traffic_formulas.hpp"
+#include "comm/lost_rank.hpp"
 #include "config/layout.hpp"
+#include "config/traffic_formulas.hpp"
 #include "ops/tensor.hpp"
 
 namespace sinew {
@@ -35,6 +36,8 @@ class Collective : public Work {
     finish_ = nullptr;
     try {
       for (const auto& message : messages) message->wait();
+    } catch (const LostRank& error) {
+      throw LostRank(what_ + " " + error.what());
     } catch (const Error& error) {
       throw Error(what_ + " " + error.what());
     }

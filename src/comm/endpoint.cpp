@@ -5,6 +5,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 #include "base/error.hpp"
+#include "comm/lost_rank.hpp"
 #include "comm/nccl_endpoint.hpp"
 
 namespace sinew {
@@ -23,7 +24,7 @@ class Message : public Work {
     try {
       work->wait(std::chrono::milliseconds(seconds_ * 1000));
     } catch (const std::exception& error) {
-      throw Error(fmt::format("{}: {}", what_, reason(error.what())));
+      throw LostRank(fmt::format("{}: {}", what_, reason(error.what())));
     }
   }
 
@@ -79,7 +80,7 @@ class GlooEndpoint : public Endpoint {
       return std::make_shared<Message>(start(list), list[0], options().timeout, what);
     } catch (const std::exception& error) {
       const std::string text = error.what();
-      throw Error(fmt::format("{}: {}", what, text.substr(0, text.find('\n'))));
+      throw LostRank(fmt::format("{}: {}", what, text.substr(0, text.find('\n'))));
     }
   }
 

@@ -101,7 +101,7 @@ void export_checkpoint(const CheckpointReader& checkpoint, const fs::path& targe
   const std::string origin = (checkpoint.path() / "config.json").string();
   const ModelConfig config = parse_model_config(checkpoint.text("config.json"), origin);
   ordered_json config_json = ordered_json::parse(checkpoint.text("config.json"));
-  config_json["torch_dtype"] = torch_name(dtype);
+  config_json["torch_dtype"] = config_json["dtype"] = torch_name(dtype);  // two names of one thing
   const auto shards = plan_shards(checkpoint, config, dtype, max_shard_bytes);
   const fs::path prepared = out.string() + ".unfinished";
   std::error_code ignored;

@@ -15,8 +15,7 @@ void remove_old_run(const fs::path& root) {
   for (const auto& entry : fs::directory_iterator(root)) {
     const std::string name = entry.path().filename().string();
     if (name == "config.toml" || name == "metrics.jsonl" || name == "checkpoints" || name == "model" ||
-        name == "trace" || name == "trace.json" ||
-        name.starts_with("events.out.tfevents."))
+        name == "trace" || name == "trace.json" || name.starts_with("events.out.tfevents."))
       doomed.push_back(entry.path());
   }
   for (const auto& path : doomed) {

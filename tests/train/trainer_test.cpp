@@ -265,7 +265,8 @@ TEST_F(TrainerTest, ExportsInShardsAndDtypes) {
     for (std::size_t i = 0; i < count; ++i) ASSERT_NEAR(a[i], b[i], std::abs(a[i]) / 256) << info.name;
   }
   EXPECT_EQ(nlohmann::json::parse(test::slurp(dir / "bf16/config.json"))["torch_dtype"], "bfloat16");
-  export_checkpoint(reader, dir / "bf16", DType::F32);  // replaces
+  EXPECT_EQ(load_model_config(dir / "bf16").dtype, "bfloat16");  // `dtype` says the same
+  export_checkpoint(reader, dir / "bf16", DType::F32);           // replaces
   EXPECT_EQ(test::slurp(dir / "bf16/model.safetensors"), test::slurp(result.model / "model.safetensors"));
   EXPECT_FALSE(fs::exists(dir / "bf16/model.safetensors.index.json"));
 }

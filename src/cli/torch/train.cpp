@@ -20,6 +20,7 @@
 #include "base/threads.hpp"
 #include "cli/commands.hpp"
 #include "cli/plan_here.hpp"
+#include "comm/lost_rank.hpp"
 #include "comm/rendezvous.hpp"
 #include "comm/spawn.hpp"
 #include "config/run_config.hpp"
@@ -176,7 +177,9 @@ void run_as_rank(const Options& o, const RunConfig& config, const Launch& launch
   } catch (const CLI::Error&) {
     throw;  // said already
   } catch (const Error& error) {
-    rendezvous.leave_word(error.what());
+    // Whoever failed first hangs up on the others before its word is there: they wait for it.
+    if (dynamic_cast<const LostRank*>(&error) == nullptr || rendezvous.first_word().empty())
+      rendezvous.leave_word(error.what());
     if (launch.rank != 0) throw;
     note(o, error.what());
     const auto first = rendezvous.first_word();
