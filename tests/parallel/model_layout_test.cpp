@@ -31,12 +31,13 @@ struct Case {
   Cut cut;
   at::ScalarType type = at::kDouble;
   bool documents = false, batch_wise = false;
+  Recompute recompute = Recompute::none;
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << c.family << " tensor " << c.cut.tensor << " context " << c.cut.context << " pipeline "
              << c.cut.pipeline << " " << schedule_name(c.cut.schedule) << " " << at::toString(c.type)
-             << (c.documents ? " documents" : "");
+             << (c.documents ? " documents" : "") << (c.recompute == Recompute::none ? "" : " recomputed");
 }
 
 ModelConfig config_of(const Case& c) {
@@ -197,6 +198,7 @@ TEST_P(ModelLayoutTest, PartsSumToTheWhole) {
       }
     }
     model.set_balance(balance);
+    model.set_recompute(c.recompute);
     prepare(model);
     Stages stages(model, c);
     run_pipeline(schedule, pipeline, stages);
@@ -248,6 +250,13 @@ std::vector<Case> cases() {
   }
   all.push_back({"deepseek_v3", {.context = 2, .pipeline = 4, .schedule = dualpipe_v}, at::kFloat});
   all.push_back({"llama_tied_llama3_rope", {.pipeline = 4, .schedule = zero_bubble}, at::kFloat});
+  // Recomputed layers speak to the others again in the backward pass.
+  for (const auto recompute : {Recompute::full, Recompute::selective})
+    all.push_back({.family = "deepseek_v3", .cut = {.tensor = 2, .context = 2}, .recompute = recompute});
+  all.push_back({.family = "deepseek_v3",
+                 .cut = {.tensor = 2, .pipeline = 2, .schedule = zero_bubble},
+                 .type = at::kFloat,
+                 .recompute = Recompute::full});
   return all;
 }
 
