@@ -1,26 +1,16 @@
 #include "config/stages.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <limits>
-#include <optional>
 #include <string_view>
 
 #include "base/error.hpp"
+#include "config/tensor_names.hpp"
 
 namespace sinew {
 namespace {
 
 constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
-
-std::optional<std::int64_t> layer_of(std::string_view name) {
-  constexpr std::string_view prefix = "model.layers.";
-  if (!name.starts_with(prefix)) return {};
-  std::int64_t layer = 0;
-  const auto* const begin = name.data() + prefix.size();
-  const auto result = std::from_chars(begin, name.data() + name.size(), layer);
-  return result.ec == std::errc() ? std::optional(layer) : std::nullopt;
-}
 
 double elements(const TensorSpec& spec) {
   double count = 1;
@@ -83,8 +73,6 @@ double largest(const Runs& runs, const std::vector<std::size_t>& places) {
 
 }  // namespace
 
-StagePart whole_network(const ModelConfig& config) { return {0, config.num_hidden_layers, true, true}; }
-
 LayerCosts layer_costs(const ModelConfig& config, std::int64_t sequence) {
   const auto hidden = config.num_hidden_layers, all = hidden + config.num_nextn_predict_layers;
   const auto& moe = config.moe;
@@ -130,14 +118,15 @@ std::vector<StagePart> balanced_stages(const ModelConfig& config, std::int64_t s
   return parts;
 }
 
+bool stage_holds_embedding(const ModelConfig& config, const StagePart& part) {
+  const bool again = config.tie_word_embeddings || config.num_nextn_predict_layers > 0;
+  return part.embedding || (part.head && again);
+}
+
 bool stage_holds(const ModelConfig& config, const StagePart& part, const TensorSpec& spec) {
   if (const auto layer = layer_of(spec.name))
     return *layer >= config.num_hidden_layers ? part.head : *layer >= part.first && *layer < part.end;
-  if (spec.name == kEmbedding) {
-    const bool again = config.tie_word_embeddings || config.num_nextn_predict_layers > 0;
-    return part.embedding || (part.head && again);
-  }
-  return part.head;
+  return spec.name == kEmbedding ? stage_holds_embedding(config, part) : part.head;
 }
 
 }  // namespace sinew

@@ -15,7 +15,6 @@ struct StagePart {
   bool embedding = true, head = true;
   bool operator==(const StagePart&) const = default;
 };
-StagePart whole_network(const ModelConfig& config);
 
 // Training FLOPs a token of each piece: 6 x active matrix parameters and causal attention, as
 // train_flops_per_token() counts them; the pieces sum to that.
@@ -33,6 +32,7 @@ std::vector<StagePart> balanced_stages(const ModelConfig& config, std::int64_t s
 
 // Whether the stage needs a tensor of tensor_specs(). The embedding is needed by its own stage, by a tied
 // head and by multi-token prediction, so that two stages may hold it: their gradients have to be summed.
+bool stage_holds_embedding(const ModelConfig& config, const StagePart& part);
 bool stage_holds(const ModelConfig& config, const StagePart& part, const TensorSpec& spec);
 
 }  // namespace sinew

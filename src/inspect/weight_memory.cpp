@@ -1,9 +1,9 @@
 #include "inspect/weight_memory.hpp"
 
 #include <array>
-#include <charconv>
 
 #include "base/error.hpp"
+#include "config/tensor_names.hpp"
 #include "inspect/report_builder.hpp"
 #include "storage/gguf.hpp"
 
@@ -26,15 +26,6 @@ double fp8_bytes(const TensorSpec& spec, double elements) {
   if (ends_text(spec.name)) return 2 * elements;
   const auto blocks = [](std::int64_t size) { return static_cast<double>((size + 127) / 128); };
   return elements + 4 * blocks(spec.shape[0]) * blocks(spec.shape[1]);
-}
-
-// The number after "model.layers.", or -1.
-std::int64_t layer_of(std::string_view name) {
-  constexpr std::string_view kPrefix = "model.layers.";
-  std::int64_t layer = -1;
-  if (name.starts_with(kPrefix))
-    std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), layer);
-  return layer;
 }
 
 }  // namespace
@@ -63,7 +54,7 @@ WeightMemory weight_memory(const ModelConfig& config, const WeightFormat& format
   double routed = 0;  // of all routed experts outside MTP
   for (const TensorSpec& spec : tensor_specs(config)) {
     const double bytes = weight_bytes(spec, format);
-    if (layer_of(spec.name) >= config.num_hidden_layers) {
+    if (layer_of(spec.name).value_or(-1) >= config.num_hidden_layers) {
       memory.mtp += bytes;
       continue;
     }

@@ -24,7 +24,7 @@ struct LanguageModel::Impl {
   Partition partition;
   ParameterStore parameters;
   RotaryTable rotary;  // of the positions used so far
-  std::vector<Chunk> chunks;
+  std::vector<StagePart> chunks;
   Tensor embedding_weight, final_norm, head;  // undefined where this process has none
   std::int64_t vocabulary_first = 0;          // the first row of embedding and head that it holds
   std::vector<std::vector<Block>> blocks;     // of each chunk
@@ -45,8 +45,8 @@ struct LanguageModel::Impl {
         vocabulary_first(part_begin(c.vocab_size, size_of(p.tensor), rank_of(p.tensor))) {
     for (const auto& chunk : chunks) {
       auto& own = blocks.emplace_back();
-      for (auto l = chunk.first_layer; l < chunk.end_layer; ++l) own.emplace_back(config, parameters, l);
-      for (std::int64_t d = 0; chunk.mtp && d < config.num_nextn_predict_layers; ++d)
+      for (auto l = chunk.first; l < chunk.end; ++l) own.emplace_back(config, parameters, l);
+      for (std::int64_t d = 0; chunk.head && d < config.num_nextn_predict_layers; ++d)
         mtp.emplace_back(config, parameters, d);
     }
   }
@@ -246,8 +246,8 @@ struct LanguageModel::Impl {
   }
 
   StageOutput stage(std::size_t number, const StageInput& in) {
-    const Chunk& chunk = chunks.at(number);
-    if (chunk.embedding || chunk.mtp) check_tokens(in.tokens, 0);
+    const StagePart& chunk = chunks.at(number);
+    if (chunk.embedding || (chunk.head && config.num_nextn_predict_layers > 0)) check_tokens(in.tokens, 0);
     if (chunk.head) check_targets(in.tokens, in.targets);
     auto context = row_context(in.tokens.size(1), in.documents);
     context.training = at::GradMode::is_enabled();

@@ -14,17 +14,10 @@
 #include <vector>
 
 #include "config/model_config.hpp"
+#include "config/stages.hpp"
 #include "ops/group.hpp"
 
 namespace sinew {
-
-// Layers that follow each other in one place of the pipeline.
-struct Chunk {
-  std::int64_t first_layer = 0, end_layer = 0;  // [first, end) of the main layers
-  bool embedding = false;                       // begins with the token embedding
-  bool head = false;                            // ends with the final norm, the head and the loss
-  bool mtp = false;                             // ends with the MTP layers too (needs the embedding)
-};
 
 // How a tensor lies over the processes of a pipeline stage.
 enum class Spread {
@@ -64,19 +57,19 @@ class UnitHooks {
 };
 
 struct Partition {
-  std::vector<Chunk> chunks;  // in the order of `chunk` of schedule actions; empty: the whole network
-  GroupPtr tensor;            // heads, widths and vocabulary; the members of `row` that differ in these
-  GroupPtr context;           // pieces of the sequence between which attention goes round
-  GroupPtr row;               // all that hold pieces of the same rows: context x tensor
-  GroupPtr batch;             // all that hold other rows of the same micro-batch: data x shard
-  GroupPtr expert;            // experts; member r holds [r, r+1) * E / size
+  std::vector<StagePart> chunks;  // in the order of `chunk` of schedule actions; empty: the whole network
+  GroupPtr tensor;                // heads, widths and vocabulary; the members of `row` that differ in these
+  GroupPtr context;               // pieces of the sequence between which attention goes round
+  GroupPtr row;                   // all that hold pieces of the same rows: context x tensor
+  GroupPtr batch;                 // all that hold other rows of the same micro-batch: data x shard
+  GroupPtr expert;                // experts; member r holds [r, r+1) * E / size
   // The two hops of node-limited dispatch, or null: `expert` is across x in_node.
   GroupPtr expert_in_node, expert_across_nodes;
   bool fp8_dispatch = false;
   std::shared_ptr<UnitHooks> hooks;  // or null
 };
 
-std::vector<Chunk> chunks_of(const Partition& partition, const ModelConfig& config);
+std::vector<StagePart> chunks_of(const Partition& partition, const ModelConfig& config);
 
 // The tensors a process holds, in tensor_specs() order, grouped by unit: [embedding], layers, [final norm and
 // head], [MTP layers]; those of absent parts left out.

@@ -8,33 +8,28 @@
 
 namespace sinew {
 
-std::vector<std::vector<Chunk>> pipeline_chunks(const Layout& layout, const ModelConfig& config,
-                                                std::int64_t sequence) {
+std::vector<std::vector<StagePart>> pipeline_chunks(const Layout& layout, const ModelConfig& config,
+                                                    std::int64_t sequence) {
   const auto ranks = static_cast<int>(layout.pipeline);
   const auto stages = balanced_stages(config, layout.stages(), sequence);
   const auto schedule = make_schedule(parse_schedule_kind(layout.schedule), ranks, 1,
                                       static_cast<int>(layout.chunks_per_rank()));
-  std::vector<std::vector<Chunk>> out(static_cast<std::size_t>(ranks));
+  std::vector<std::vector<StagePart>> out(static_cast<std::size_t>(ranks));
   for (int rank = 0; rank < ranks; ++rank) {
     for (int chunk = 0; chunk < schedule.chunks; ++chunk) {
-      const auto& part = stages.at(static_cast<std::size_t>(schedule.stage_of(rank, chunk)));
-      out[static_cast<std::size_t>(rank)].push_back(
-          {.first_layer = part.first,
-           .end_layer = part.end,
-           .embedding = part.embedding,
-           .head = part.head,
-           .mtp = part.head && config.num_nextn_predict_layers > 0});
+      const auto stage = static_cast<std::size_t>(schedule.stage_of(rank, chunk));
+      out[static_cast<std::size_t>(rank)].push_back(stages.at(stage));
     }
   }
   return out;
 }
 
-std::vector<int> embedding_stages(const std::vector<std::vector<Chunk>>& chunks, const ModelConfig& config) {
+std::vector<int> embedding_stages(const std::vector<std::vector<StagePart>>& chunks,
+                                  const ModelConfig& config) {
   std::vector<int> ranks;
   for (std::size_t rank = 0; rank < chunks.size(); ++rank)
-    if (std::any_of(chunks[rank].begin(), chunks[rank].end(), [&](const Chunk& c) {
-          return c.embedding || c.mtp || (c.head && config.tie_word_embeddings);
-        }))
+    if (std::any_of(chunks[rank].begin(), chunks[rank].end(),
+                    [&](const StagePart& part) { return stage_holds_embedding(config, part); }))
       ranks.push_back(static_cast<int>(rank));
   return ranks;
 }

@@ -10,11 +10,12 @@
 namespace sinew {
 
 // What each rank of the pipeline holds: chunks in the order of `chunk` of schedule actions. A pure function.
-std::vector<std::vector<Chunk>> pipeline_chunks(const Layout& layout, const ModelConfig& config,
-                                                std::int64_t sequence);
+std::vector<std::vector<StagePart>> pipeline_chunks(const Layout& layout, const ModelConfig& config,
+                                                    std::int64_t sequence);
 
 // Ranks of the pipeline that hold the embedding: more than one with a tied head or MTP layers elsewhere.
-std::vector<int> embedding_stages(const std::vector<std::vector<Chunk>>& chunks, const ModelConfig& config);
+std::vector<int> embedding_stages(const std::vector<std::vector<StagePart>>& chunks,
+                                  const ModelConfig& config);
 
 // This process's part, its groups, and a Sharding as its hooks.
 Partition partition_of(const std::shared_ptr<Mesh>& mesh, const ModelConfig& config, std::int64_t sequence);

@@ -1,53 +1,17 @@
 #include "plan/trainer_state.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <map>
-#include <optional>
 #include <string>
-#include <string_view>
 
 #include "base/error.hpp"
 #include "config/stages.hpp"
+#include "config/tensor_names.hpp"
 #include "config/traffic_formulas.hpp"
+#include "schedule/schedule.hpp"
 
 namespace sinew::plan {
 namespace {
-
-bool ends_with_any(std::string_view name, std::initializer_list<std::string_view> ends) {
-  return std::any_of(ends.begin(), ends.end(), [&](auto end) { return name.ends_with(end); });
-}
-
-// The dimension that tensor parallelism cuts (model/partition.hpp says which tensors are).
-std::optional<std::size_t> cut_dimension(std::string_view name) {
-  if (ends_with_any(name, {"embed_tokens.weight", "lm_head.weight"})) return 0;
-  if (name.find(".self_attn.") != std::string_view::npos) {
-    if (name.ends_with("o_proj.weight")) return 1;
-    for (const char* part : {"q_proj", "q_b_proj", "kv_b_proj", "k_proj", "v_proj"})
-      if (ends_with_any(name, {std::string(".") + part + ".weight", std::string(".") + part + ".bias"}))
-        return 0;
-    return {};
-  }
-  if (name.find("experts.") != std::string_view::npos) return {};
-  if (name.ends_with("mlp.down_proj.weight")) return 1;
-  if (ends_with_any(name, {"mlp.gate_proj.weight", "mlp.up_proj.weight"})) return 0;
-  return {};
-}
-
-std::optional<std::int64_t> number_after(std::string_view name, std::string_view mark) {
-  const auto at = name.find(mark);
-  if (at == std::string_view::npos) return {};
-  std::int64_t value = 0;
-  const auto rest = name.substr(at + mark.size());
-  const auto [stop, error] = std::from_chars(rest.data(), rest.data() + rest.size(), value);
-  return error == std::errc() && stop != rest.data() ? std::optional(value) : std::nullopt;
-}
-
-// Tensors that are gathered and spread as one.
-std::string unit_of(const std::string& name) {
-  if (const auto layer = number_after(name, "model.layers.")) return fmt::format("layer {}", *layer);
-  return name == "model.embed_tokens.weight" ? "embedding" : "head";
-}
 
 // What a process holds, in runs of one unit and one way of lying: 0 whole, 1 cut by tensor, 2 an expert's.
 struct Held {
@@ -58,11 +22,11 @@ struct Held {
 Held held_at(const ModelConfig& model, const sinew::Layout& l, std::int64_t sequence, const Place& place) {
   const auto stages = balanced_stages(model, l.stages(), sequence);
   std::vector<StagePart> mine;
-  for (std::int64_t chunk = 0; chunk < l.chunks_per_rank(); ++chunk) {
-    const bool back = l.schedule == "dualpipe-v" && chunk % 2 == 1;
-    const std::int64_t stage = back ? l.stages() - 1 - place.pipeline : chunk * l.pipeline + place.pipeline;
-    mine.push_back(stages[static_cast<std::size_t>(stage)]);
-  }
+  const auto schedule = make_schedule(parse_schedule_kind(l.schedule), static_cast<int>(l.pipeline), 1,
+                                      static_cast<int>(l.chunks_per_rank()));
+  for (int chunk = 0; chunk < schedule.chunks; ++chunk)
+    mine.push_back(
+        stages[static_cast<std::size_t>(schedule.stage_of(static_cast<int>(place.pipeline), chunk))]);
   Held held;
   const std::int64_t experts_each = std::max<std::int64_t>(1, model.moe.n_routed_experts / l.expert);
   for (const TensorSpec& spec : tensor_specs(model)) {
@@ -71,10 +35,10 @@ Held held_at(const ModelConfig& model, const sinew::Layout& l, std::int64_t sequ
       continue;
     std::vector<std::int64_t> shape = spec.shape;
     int spread = 0;
-    if (const auto expert = number_after(spec.name, ".experts.")) {
+    if (const auto expert = expert_of(spec.name)) {
       if (*expert / experts_each != place.expert) continue;
       spread = 2;
-    } else if (const auto cut = cut_dimension(spec.name); cut && l.tensor > 1) {
+    } else if (const auto cut = tensor_cut(spec.name); cut && l.tensor > 1) {
       shape[*cut] = part_begin(shape[*cut], l.tensor, place.tensor + 1) -
                     part_begin(shape[*cut], l.tensor, place.tensor);
       spread = 1;
@@ -82,7 +46,7 @@ Held held_at(const ModelConfig& model, const sinew::Layout& l, std::int64_t sequ
     std::int64_t elements = 1;
     for (const std::int64_t d : shape) elements *= d;
     (spec.buffer ? held.buffers : held.parameters) += elements;
-    if (!spec.buffer) held.flats[{unit_of(spec.name), spread}] += elements;
+    if (!spec.buffer) held.flats[{unit_name(spec.name), spread}] += elements;
   }
   return held;
 }

@@ -152,9 +152,7 @@ Partition partition_at(const Case& c, const ModelConfig& config, test::ThreadWor
   pipeline = world.group(fmt::format("pipeline {} {}", t, x), p, cut.pipeline);
   const auto parts = balanced_stages(config, schedule.stages(), kTokens);
   for (int chunk = 0; chunk < schedule.chunks; ++chunk) {
-    const auto& part = parts[static_cast<std::size_t>(schedule.stage_of(p, chunk))];
-    out.chunks.push_back(
-        {part.first, part.end, part.embedding, part.head, part.head && config.num_nextn_predict_layers > 0});
+    out.chunks.push_back(parts[static_cast<std::size_t>(schedule.stage_of(p, chunk))]);
   }
   return out;
 }

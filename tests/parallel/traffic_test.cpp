@@ -6,6 +6,7 @@
 #include "config/traffic_formulas.hpp"
 #include "model/tiny_models.hpp"
 #include "parallel/tiny_training.hpp"
+#include "plan/trainer_state.hpp"
 
 namespace sinew {
 namespace {
@@ -116,11 +117,14 @@ TEST(Traffic, OfExpertsDirectly) {
   test::run_ranks(4, [&](const std::shared_ptr<Endpoint>& endpoint) {
     const auto mesh = std::make_shared<Mesh>(endpoint, Layout{.data = 4, .expert = 4});
     test::train_tiny(run, mesh, [](const LanguageModel&, const Optimizer&) {});
-    std::int64_t want = 0;
+    std::int64_t want = 0, planned = 0;
     const std::int64_t row = c.hidden_size * 4;
-    for (const auto& [out, in] : moved(run, endpoint->rank(), 4, false))
+    for (const auto& [out, in] : moved(run, endpoint->rank(), 4, false)) {
       want += 3 * 8 * c.moe.n_routed_experts / 4 + out * (row + 4) + in * row + in * (row + 4) + out * row;
+      planned += plan::expert_traffic(c, mesh->layout(), out, in, false);
+    }
     EXPECT_EQ(endpoint->traffic().of("expert", "all_to_all").bytes(), want);
+    EXPECT_EQ(planned, want);
   });
 }
 

@@ -96,13 +96,8 @@ TEST(PlanState, EqualsThePartition) {
           for (int p = 0; p < pipeline; ++p)
             for (int t = 0; t < tensor; ++t)
               for (int e = 0; e < expert; ++e) {
-                const StagePart& stage = stages[static_cast<std::size_t>(p)];
                 Partition partition;
-                partition.chunks = {{.first_layer = stage.first,
-                                     .end_layer = stage.end,
-                                     .embedding = stage.embedding,
-                                     .head = stage.head,
-                                     .mtp = stage.head && config.num_nextn_predict_layers > 0}};
+                partition.chunks = {stages[static_cast<std::size_t>(p)]};
                 partition.tensor = std::make_shared<Silent>(t, tensor);
                 partition.expert = std::make_shared<Silent>(e, expert);
                 std::int64_t trained = 0, buffers = 0;
