@@ -14,6 +14,35 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// x [N, in] times weight [out, in] transposed; where it goes is left open.
+template <class T>
+Matmul<T> times_transposed(const Tensor& x, const Tensor& weight) {
+  return {.m = x.size(0),
+          .n = weight.size(0),
+          .k = x.size(1),
+          .a = data_of<T>(x),
+          .lda = x.size(1),
+          .b = data_of<T>(weight),
+          .ldb = x.size(1),
+          .b_transposed = true,
+          .ldc = weight.size(0)};
+}
+
+// d [N, out] transposed times x [N, in], to fp32 `sum` [out, in].
+template <class T>
+Matmul<T> transposed_times(const Tensor& d, const Tensor& x, float* sum) {
+  return {.m = d.size(1),
+          .n = x.size(1),
+          .k = d.size(0),
+          .a = data_of<T>(d),
+          .lda = d.size(1),
+          .a_transposed = true,
+          .b = data_of<T>(x),
+          .ldb = x.size(1),
+          .c = sum,
+          .ldc = x.size(1)};
+}
+
 struct Linear : torch::autograd::Function<Linear> {
   // x [N, in], weight [out, in] -> [N, out]
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight) {
@@ -21,16 +50,9 @@ struct Linear : torch::autograd::Function<Linear> {
     ctx->save_for_backward({x, weight});
     auto y = at::empty({x.size(0), weight.size(0)}, x.options());
     with_type(x, [&]<class T>(T) {
-      matmul(active_isa(), Matmul<T>{.m = y.size(0),
-                                     .n = y.size(1),
-                                     .k = x.size(1),
-                                     .a = data_of<T>(x),
-                                     .lda = x.size(1),
-                                     .b = data_of<T>(weight),
-                                     .ldb = x.size(1),
-                                     .b_transposed = true,
-                                     .c_narrow = data_of<T>(y),
-                                     .ldc = y.size(1)});
+      auto product = times_transposed<T>(x, weight);
+      product.c_narrow = data_of<T>(y);
+      matmul(active_isa(), product);
     });
     return y;
   }
@@ -70,17 +92,9 @@ struct Linear : torch::autograd::Function<Linear> {
     const OpTimer timer(OpClass::projection, true);
     const WeightGradient gradient(weight);
     with_type(x, [&]<class T>(T) {
-      matmul(active_isa(), Matmul<T>{.m = dy.size(1),
-                                     .n = x.size(1),
-                                     .k = dy.size(0),
-                                     .a = data_of<T>(dy),
-                                     .lda = dy.size(1),
-                                     .a_transposed = true,
-                                     .b = data_of<T>(x),
-                                     .ldb = x.size(1),
-                                     .c = gradient.data(),
-                                     .ldc = x.size(1),
-                                     .accumulate = gradient.accumulate()});
+      auto product = transposed_times<T>(dy, x, gradient.data());
+      product.accumulate = gradient.accumulate();
+      matmul(active_isa(), product);
     });
     return gradient.for_autograd(weight.scalar_type());
   }
@@ -94,16 +108,9 @@ struct WideLinear : torch::autograd::Function<WideLinear> {
     ctx->save_for_backward({x, weight});
     auto y = at::empty({x.size(0), weight.size(0)}, x.options().dtype(at::kFloat));
     with_type(x, [&]<class T>(T) {
-      matmul(active_isa(), Matmul<T>{.m = y.size(0),
-                                     .n = y.size(1),
-                                     .k = x.size(1),
-                                     .a = data_of<T>(x),
-                                     .lda = x.size(1),
-                                     .b = data_of<T>(weight),
-                                     .ldb = x.size(1),
-                                     .b_transposed = true,
-                                     .c = y.data_ptr<float>(),
-                                     .ldc = y.size(1)});
+      auto product = times_transposed<T>(x, weight);
+      product.c = y.data_ptr<float>();
+      matmul(active_isa(), product);
     });
     return y;
   }
@@ -134,16 +141,7 @@ struct WideLinear : torch::autograd::Function<WideLinear> {
                                      .b_rows = twice.data(),
                                      .c_narrow = data_of<T>(dx),
                                      .ldc = in});
-      matmul(active_isa(), Matmul<T>{.m = width,
-                                     .n = in,
-                                     .k = rows,
-                                     .a = data_of<T>(d),
-                                     .lda = width,
-                                     .a_transposed = true,
-                                     .b = data_of<T>(x),
-                                     .ldb = in,
-                                     .c = parts.data_ptr<float>(),
-                                     .ldc = in});
+      matmul(active_isa(), transposed_times<T>(d, x, parts.data_ptr<float>()));
     });
     const auto dw = split ? parts.narrow(0, 0, out) + parts.narrow(0, out, out) : parts;
     return {dx, dw.to(weight.scalar_type())};
