@@ -5,9 +5,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 
-#include "base/threads.hpp"
+#include "base/float_formats.hpp"
+#include "ops/fp8_tiles.hpp"
 #include "ops/fused.hpp"
 
 namespace sinew {
@@ -17,37 +17,16 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t kEdge = 128;
-constexpr float kLargest = 448;
-
 std::atomic<int> scopes{0};
-
-std::int64_t tiles_of(std::int64_t n) { return (n + kEdge - 1) / kEdge; }
 
 // Rounds tiles of `height` x 128.
 Fp8Matrix round_tiles(const Tensor& x, std::int64_t height) {
   const auto source = x.detach().to(at::kCPU, at::kFloat).contiguous();
-  const auto rows = source.size(0), columns = source.size(1), tiles = tiles_of(columns);
-  Fp8Matrix out{at::empty({rows, columns}, at::kFloat), at::empty({rows, tiles}, at::kFloat)};
-  const auto* const in = source.data_ptr<float>();
-  auto* const code = out.codes.data_ptr<float>();
-  auto* const scale = out.scale.data_ptr<float>();
-  const auto bands = (rows + height - 1) / height;
-  parallel_for(static_cast<std::size_t>(bands * tiles), 8, [&](std::size_t begin, std::size_t end) {
-    for (auto t = static_cast<std::int64_t>(begin); t < static_cast<std::int64_t>(end); ++t) {
-      const auto row0 = t / tiles * height, row1 = std::min(rows, row0 + height);
-      const auto column0 = t % tiles * kEdge, column1 = std::min(columns, column0 + kEdge);
-      float largest = 0;
-      for (auto r = row0; r < row1; ++r)
-        for (auto c = column0; c < column1; ++c) largest = std::max(largest, std::abs(in[r * columns + c]));
-      const float step = largest > 0 ? largest / kLargest : 1;
-      for (auto r = row0; r < row1; ++r) {
-        scale[r * tiles + t % tiles] = step;
-        for (auto c = column0; c < column1; ++c)
-          code[r * columns + c] = round_to_e4m3(in[r * columns + c] / step);
-      }
-    }
-  });
+  const auto rows = source.size(0), columns = source.size(1);
+  const Fp8Matrix out{at::empty({rows, columns}, at::kFloat),
+                      at::empty({rows, fp8_tiles_in(columns)}, at::kFloat)};
+  round_to_fp8_tiles(source.data_ptr<float>(), rows, columns, height, out.codes.data_ptr<float>(),
+                     out.scale.data_ptr<float>(), round_to_e4m3);
   return {out.codes.to(x.device()), out.scale.to(x.device())};
 }
 
@@ -78,27 +57,21 @@ struct Fp8Linear : torch::autograd::Function<Fp8Linear> {
 
 }  // namespace
 
-float round_to_e4m3(float x) {
-  const float magnitude = std::abs(x);
-  if (!(magnitude < kLargest)) return std::isnan(x) ? x : std::copysign(kLargest, x);
-  const int exponent = magnitude < 0x1p-6F ? -6 : std::ilogb(magnitude);
-  const float step = std::ldexp(1.0F, exponent - 3);
-  return std::copysign(std::nearbyint(magnitude / step) * step, x);
-}
+float round_to_e4m3(float x) { return float8_e4m3_to_float(float_to_float8_e4m3(x)); }
 
 Fp8Matrix fp8_tiles(const Tensor& x) { return round_tiles(x, 1); }
-Fp8Matrix fp8_blocks(const Tensor& weight) { return round_tiles(weight, kEdge); }
-Fp8Matrix fp8_transposed_blocks(const Tensor& weight) { return round_tiles(weight.t(), kEdge); }
+Fp8Matrix fp8_blocks(const Tensor& weight) { return round_tiles(weight, kFp8Tile); }
+Fp8Matrix fp8_transposed_blocks(const Tensor& weight) { return round_tiles(weight.t(), kFp8Tile); }
 
 Tensor fp8_values(const Fp8Matrix& x) {
-  return x.codes * x.scale.repeat_interleave(kEdge, 1).narrow(1, 0, x.codes.size(1));
+  return x.codes * x.scale.repeat_interleave(kFp8Tile, 1).narrow(1, 0, x.codes.size(1));
 }
 
 Tensor fp8_product(const Fp8Matrix& a, const Fp8Matrix& b) {
   const auto k = a.codes.size(1);
   auto sum = at::zeros({a.codes.size(0), b.codes.size(0)}, a.codes.options());
-  for (std::int64_t t = 0; t < tiles_of(k); ++t) {
-    const auto first = t * kEdge, count = std::min(kEdge, k - first);
+  for (std::int64_t t = 0; t < fp8_tiles_in(k); ++t) {
+    const auto first = t * kFp8Tile, count = std::min(kFp8Tile, k - first);
     auto part = at::mm(a.codes.narrow(1, first, count), b.codes.narrow(1, first, count).t());
     sum.add_(part.mul_(a.scale.narrow(1, t, 1)).mul_(b.scale.narrow(1, t, 1).t()));
   }

@@ -2,39 +2,19 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
-#include <cmath>
-
 #include "base/float_formats.hpp"
 #include "base/threads.hpp"
+#include "ops/fp8_tiles.hpp"
 
 namespace sinew {
-namespace {
-
-constexpr std::int64_t kTile = 128;
-constexpr float kLargest = 448;
-
-}  // namespace
 
 Fp8Rows to_fp8_rows(const at::Tensor& x) {
   const auto source = x.detach().to(at::kCPU, at::kFloat).contiguous();
-  const auto rows = source.size(0), width = source.size(1), tiles = (width + kTile - 1) / kTile;
+  const auto rows = source.size(0), width = source.size(1);
   const auto codes = at::empty({rows, width}, at::TensorOptions(at::kByte));
-  const auto scales = at::empty({rows, tiles}, at::TensorOptions(at::kFloat));
-  const auto* const in = source.data_ptr<float>();
-  auto* const code = codes.data_ptr<std::uint8_t>();
-  auto* const scale = scales.data_ptr<float>();
-  parallel_for(static_cast<std::size_t>(rows * tiles), 64, [&](std::size_t begin, std::size_t end) {
-    for (auto t = static_cast<std::int64_t>(begin); t < static_cast<std::int64_t>(end); ++t) {
-      const auto row = t / tiles, first = row * width + t % tiles * kTile;
-      const auto last = std::min(first + kTile, (row + 1) * width);
-      float largest = 0;
-      for (auto i = first; i < last; ++i) largest = std::max(largest, std::abs(in[i]));
-      const float step = largest > 0 ? largest / kLargest : 1;
-      scale[t] = step;
-      for (auto i = first; i < last; ++i) code[i] = float_to_float8_e4m3(in[i] / step);
-    }
-  });
+  const auto scales = at::empty({rows, fp8_tiles_in(width)}, at::TensorOptions(at::kFloat));
+  round_to_fp8_tiles(source.data_ptr<float>(), rows, width, 1, codes.data_ptr<std::uint8_t>(),
+                     scales.data_ptr<float>(), float_to_float8_e4m3);
   return {codes.to(x.device()), scales.to(x.device())};
 }
 
@@ -49,7 +29,7 @@ at::Tensor from_fp8_rows(const Fp8Rows& rows, at::ScalarType type) {
     for (auto row = static_cast<std::int64_t>(begin); row < static_cast<std::int64_t>(end); ++row)
       for (std::int64_t i = 0; i < width; ++i)
         values[row * width + i] =
-            float8_e4m3_to_float(code[row * width + i]) * scale[row * tiles + i / kTile];
+            float8_e4m3_to_float(code[row * width + i]) * scale[row * tiles + i / kFp8Tile];
   });
   return out.to(rows.codes.device(), type);
 }
