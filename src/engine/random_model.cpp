@@ -72,28 +72,6 @@ Halves halves_of(BlockFormat format) {
   }
 }
 
-// Where a block of a file holds them; -1: nowhere.
-struct Places {
-  int scale, minimum;
-};
-Places places_in_block(BlockFormat format) {
-  switch (format) {
-    case BlockFormat::q4_1:
-    case BlockFormat::q5_1:
-    case BlockFormat::q4_k:
-    case BlockFormat::q5_k:
-      return {0, 2};
-    case BlockFormat::q2_k:
-      return {80, 82};
-    case BlockFormat::q3_k:
-      return {108, -1};
-    case BlockFormat::q6_k:
-      return {208, -1};
-    default:
-      return {0, -1};
-  }
-}
-
 // Rows of blocks as files have them.
 void random_rows(BlockFormat format, std::int64_t cols, std::int64_t rows, std::uint64_t key,
                  std::byte* out) {
@@ -107,7 +85,7 @@ void random_rows(BlockFormat format, std::int64_t cols, std::int64_t rows, std::
   }
   fill_random(out, bytes, key);
   const Halves halves = halves_of(format);
-  const Places places = places_in_block(format);
+  const HalfPlaces places = half_places(format);
   for (std::size_t at = 0; at < bytes; at += block_info(format).bytes) {
     std::memcpy(out + at + places.scale, &halves.scale, 2);
     if (places.minimum >= 0) std::memcpy(out + at + places.minimum, &halves.minimum, 2);
@@ -119,7 +97,7 @@ void random_tile(BlockFormat format, index_t cols, std::uint64_t key, std::byte*
   const PackedLayout layout = packed_layout(format);
   fill_random(out, size(layout.tile_bytes(cols)), key);
   const Halves halves = halves_of(format);
-  const bool minimum = places_in_block(format).minimum >= 0;
+  const bool minimum = half_places(format).minimum >= 0;
   for (index_t i = 0; i < cols / layout.elements; ++i)
     for (index_t r = 0; r < kPackedRows; ++r) {
       std::memcpy(out + i * layout.head + r * 2, &halves.scale, 2);

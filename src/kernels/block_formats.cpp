@@ -200,6 +200,27 @@ const BlockInfo& block_info(BlockFormat format) {
   return *info;
 }
 
+HalfPlaces half_places(BlockFormat format) {
+  switch (format) {
+    case BlockFormat::q4_1:
+      return {offsetof(BlockQ4_1, d), offsetof(BlockQ4_1, m)};
+    case BlockFormat::q5_1:
+      return {offsetof(BlockQ5_1, d), offsetof(BlockQ5_1, m)};
+    case BlockFormat::q2_k:
+      return {offsetof(BlockQ2K, d), offsetof(BlockQ2K, dmin)};
+    case BlockFormat::q3_k:
+      return {offsetof(BlockQ3K, d), -1};
+    case BlockFormat::q4_k:
+      return {offsetof(BlockQ4K, d), offsetof(BlockQ4K, dmin)};
+    case BlockFormat::q5_k:
+      return {offsetof(BlockQ5K, d), offsetof(BlockQ5K, dmin)};
+    case BlockFormat::q6_k:
+      return {offsetof(BlockQ6K, d), -1};
+    default:
+      return {0, -1};  // d comes first
+  }
+}
+
 std::size_t block_bytes(BlockFormat format, std::size_t count) {
   const BlockInfo& info = block_info(format);
   ensure(count % info.elements == 0, "{} elements are no whole blocks of {}", count, info.name);

@@ -46,6 +46,13 @@ const BlockInfo* find_block_format(std::string_view name);    // any case, e.g. 
 // Bytes of `count` elements, a multiple of the block.
 std::size_t block_bytes(BlockFormat format, std::size_t count);
 
+// Where a block holds its half-precision scale and, for formats that have one, its minimum (else -1). Not of
+// formats of one element.
+struct HalfPlaces {
+  int scale, minimum;
+};
+HalfPlaces half_places(BlockFormat format);
+
 // `count` elements, a multiple of the block.
 void dequantize(BlockFormat format, const std::byte* blocks, float* out, std::size_t count);
 

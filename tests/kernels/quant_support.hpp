@@ -17,33 +17,17 @@ inline std::vector<BlockFormat> packable_formats() {
   return list;
 }
 
-// Places of the fp16 numbers in a block.
-inline std::vector<std::size_t> half_places(BlockFormat format) {
-  switch (format) {
-    case BlockFormat::q4_1:
-    case BlockFormat::q5_1:
-    case BlockFormat::q4_k:
-    case BlockFormat::q5_k:
-      return {0, 2};
-    case BlockFormat::q2_k:
-      return {80, 82};
-    case BlockFormat::q3_k:
-      return {108};
-    case BlockFormat::q6_k:
-      return {208};
-    default:
-      return {0};
-  }
-}
-
 inline std::vector<std::byte> random_blocks(BlockFormat format, index_t rows, index_t cols,
                                             std::uint64_t seed) {
   const Random random(seed, "random blocks");
   std::vector<std::byte> out(block_bytes(format, static_cast<std::size_t>(rows * cols)));
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = static_cast<std::byte>(random.bits(i) & 255);
   const std::size_t bytes = block_info(format).bytes;
+  const HalfPlaces places = half_places(format);
   for (std::size_t block = 0; block < out.size(); block += bytes)
-    for (const std::size_t place : half_places(format)) {
+    for (const int at : {places.scale, places.minimum}) {
+      if (at < 0) continue;
+      const auto place = static_cast<std::size_t>(at);
       const double value = 0.01 + 0.02 * random.uniform(out.size() + block + place);
       const std::uint16_t half = float_to_half(static_cast<float>(block / bytes % 3 == 0 ? value : -value));
       std::memcpy(out.data() + block + place, &half, 2);
