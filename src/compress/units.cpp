@@ -121,12 +121,6 @@ class Builder {
 
 }  // namespace
 
-std::string_view part_name(Part part) {
-  constexpr std::string_view kNames[] = {"attention", "shared experts", "routed experts",
-                                         "dense",     "embedding",      "head"};
-  return kNames[static_cast<std::size_t>(part)];
-}
-
 TensorPlaces::TensorPlaces(const ModelSource& source) {
   std::map<std::string, std::size_t> numbers;
   for (std::size_t i = 0; i < source.tensors.size(); ++i) numbers.emplace(source.tensors[i].name, i);

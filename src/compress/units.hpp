@@ -13,7 +13,6 @@
 namespace sinew::compress {
 
 enum class Part { attention, shared, expert, dense, embedding, head };
-std::string_view part_name(Part part);
 
 // What is multiplied with one matrix, or with several.
 struct UnitInput {

@@ -88,7 +88,7 @@ void Session::run_chunk(std::span<const Input> inputs, const LogitsSink& sink) {
   float* const sin = frame.take<float>(size(rows) * frequencies_.size());
   embed(inputs, x);
   positions(runs_, cos, sin);
-  const Batch batch{rows, runs_, cos, sin, options_.form, tap_};
+  const Batch batch{rows, runs_, cos, sin, options_.form};
   for (std::size_t l = 0; l < model_->layers.size(); ++l)
     decoder_layer(*model_, model_->layers[l], static_cast<index_t>(l), batch, memory_, x);
   output(inputs, x, sink);
@@ -184,7 +184,7 @@ std::span<const float> Session::predict(std::size_t depth, Sequence& sequence, i
     float* const sin = frame.take<float>(size(count) * frequencies_.size());
     positions({&run, 1}, cos, sin);
     decoder_layer(*model_, layer.layer, static_cast<index_t>(model_->layers.size() + depth),
-                  {count, {&run, 1}, cos, sin, options_.form, tap_}, memory_, x);
+                  {count, {&run, 1}, cos, sin, options_.form}, memory_, x);
     std::copy_n(x, count * h, out + at * h);
     if (at + count < n) continue;
     float* const last = take_rows(frame, 1, h);

@@ -58,8 +58,6 @@ class Session {
   std::span<const float> predict(std::size_t depth, Sequence& sequence, index_t first,
                                  std::span<const TokenId> next, const float* hidden, float* out);
 
-  void set_tap(ForwardTap* tap) { tap_ = tap; }
-
  private:
   void check(std::span<const Input> inputs) const;
   void run_chunk(std::span<const Input> inputs, const LogitsSink& sink);
@@ -73,7 +71,6 @@ class Session {
   std::shared_ptr<KvPool> pool_;
   std::vector<double> frequencies_;
   double rope_factor_ = 1;
-  ForwardTap* tap_ = nullptr;
   // Kept between calls, so that decoding allocates nothing.
   LayerMemory memory_;
   std::vector<QueryRun> runs_;
