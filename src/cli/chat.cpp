@@ -11,9 +11,9 @@
 #include "base/signals.hpp"
 #include "cli/commands.hpp"
 #include "cli/engine_options.hpp"
+#include "cli/text_output.hpp"
 #include "engine/generate.hpp"
 #include "text/chat_template.hpp"
-#include "text/text_stream.hpp"
 
 namespace sinew::cli {
 namespace {
@@ -24,11 +24,6 @@ struct Options {
   engine::Sampling sampling{.temperature = 0.7, .top_p = 0.95};
   std::int64_t max_tokens = 2048;
 };
-
-void print(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
 
 ChatFormat find_format(const Options& o) {
   if (!o.format.empty()) return parse_chat_format(o.format);

@@ -3,16 +3,13 @@
 
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
-#include "base/signals.hpp"
 #include "cli/commands.hpp"
 #include "cli/engine_options.hpp"
+#include "cli/text_output.hpp"
 #include "engine/speculate.hpp"
-#include "text/text_stream.hpp"
 
 namespace sinew::cli {
 namespace {
@@ -24,22 +21,6 @@ struct Options {
   std::int64_t draft_tokens = 0;
   bool torch = false, on_engine = false, timings = false;
 };
-
-void print(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
-
-void print_json(const std::string& text, std::span<const TokenId> prompt, const engine::Generation& g) {
-  const nlohmann::ordered_json json{{"text", text},
-                                    {"prompt_tokens", prompt},
-                                    {"tokens", g.tokens},
-                                    {"finish_reason", engine::finish_name(g.finish)},
-                                    {"prefill_seconds", g.prefill_seconds},
-                                    {"decode_seconds", g.decode_seconds},
-                                    {"seconds", g.prefill_seconds + g.decode_seconds}};
-  print(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
-}
 
 void print_timings(std::size_t prompt, const engine::Generation& g, const engine::SpeculationCounts& counts) {
   fmt::print(stderr, "prompt {} tokens, {:.1f}/s; generated {}, {:.1f}/s\n", prompt,
@@ -59,30 +40,20 @@ void run_on_engine(const GenerateCommand& o, const Options& options) {
   require(length <= most, "the prompt has {} tokens, but the model's max_position_embeddings is {}", length,
           most);
   const auto session = open_session(o.model, options.engine, length + o.max_tokens);
-  TextStream stream(*tokenizer);
-  std::string text;
-  const auto show = [&](const std::string& piece) {
-    text += piece;
-    if (!o.json) print(piece);
-  };
-  for (const auto id : prompt) show(stream.push(id));
-  catch_stop_signals();
+  TextOutput output(*tokenizer, prompt, o.json);
   engine::Sampler sampler(o.sampling);
   engine::Sequence sequence = session->make_sequence();
   const auto ends = engine::end_tokens(session->model().config, *tokenizer);
   engine::SpeculationCounts counts;
   const auto result = engine::generate_speculatively(
       *session, sequence, prompt, sampler, o.max_tokens, ends,
-      {engine::parse_draft(options.draft), options.draft_tokens},
-      [&](TokenId id) {
-        show(stream.push(id));
-        return stop_requested() == 0;
-      },
+      {engine::parse_draft(options.draft), options.draft_tokens}, [&](TokenId id) { return output.push(id); },
       &counts);
-  show(stream.finish());
-  if (o.json) return print_json(text, prompt, result);
-  print("\n");
-  if (options.timings) {
+  output.finish(result.tokens, {{"finish_reason", engine::finish_name(result.finish)},
+                                {"prefill_seconds", result.prefill_seconds},
+                                {"decode_seconds", result.decode_seconds},
+                                {"seconds", result.prefill_seconds + result.decode_seconds}});
+  if (options.timings && !o.json) {
     print_timings(prompt.size(), result, counts);
     print_expert_counts(*session);
   }

@@ -5,22 +5,15 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <cstdio>
-#include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
-#include "base/signals.hpp"
 #include "base/threads.hpp"
+#include "cli/text_output.hpp"
 #include "model/generate.hpp"
 #include "ops/device.hpp"
 
 namespace sinew::cli {
 namespace {
-
-void print(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
 
 // This path has temperature, top-k and top-p alone.
 SamplingOptions own_sampling(const engine::Sampling& s) {
@@ -44,28 +37,12 @@ void generate_with_torch(const GenerateCommand& o) {
   auto ends = model->config().eos_token_ids;
   if (tokenizer->eos()) ends.push_back(*tokenizer->eos());
 
-  TextStream stream(*tokenizer);
-  std::string text;
-  const auto show = [&](const std::string& piece) {
-    text += piece;
-    if (!o.json) print(piece);
-  };
-  for (const auto id : prompt) show(stream.push(id));
-  catch_stop_signals();
+  TextOutput output(*tokenizer, prompt, o.json);
   const auto start = std::chrono::steady_clock::now();
-  const auto result = generate(*model, prompt, options, ends, device, [&](TokenId id) {
-    show(stream.push(id));
-    return stop_requested() == 0;
-  });
+  const auto result =
+      generate(*model, prompt, options, ends, device, [&](TokenId id) { return output.push(id); });
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  show(stream.finish());
-  if (!o.json) return print("\n");
-  const nlohmann::ordered_json json{{"text", text},
-                                    {"prompt_tokens", prompt},
-                                    {"tokens", result.tokens},
-                                    {"finish_reason", finish_name(result.finish)},
-                                    {"seconds", seconds.count()}};
-  print(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  output.finish(result.tokens, {{"finish_reason", finish_name(result.finish)}, {"seconds", seconds.count()}});
 }
 
 }  // namespace sinew::cli
