@@ -10,8 +10,7 @@
 #include <chrono>
 #include <thread>
 
-#include "support/program.hpp"
-#include "support/tiny_run.hpp"
+#include "cli/tiny_world.hpp"
 
 namespace {
 
@@ -25,12 +24,8 @@ class TrainCli : public testing::Test {
  protected:
   static void SetUpTestSuite() {
     world_ = new TempDir;
-    write_tiny_tokenizer(*world_ / "tokenizer.json");
-    spit(*world_ / "text.txt", tiny_text());
-    spit(*world_ / "model.json", tiny_v3().dump());
-    const sinew::test::Run made = run_sinew({"data", path("text.txt"), "--tokenizer", path("tokenizer.json"),
-                                             "--out", path("data"), "--val-fraction", "0.1"});
-    ASSERT_EQ(made.exit_code, 0) << made.error;
+    make_tiny_world(*world_);
+    if (HasFatalFailure()) return;
     spit(
         *world_ / "run.toml",
         "[model]\nconfig = \"" + path("model.json") + "\"\n[data]\npath = \"" + path("data") +
