@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "config/traffic_formulas.hpp"
 #include "ops/embedding.hpp"
 #include "ops/fused.hpp"
 #include "ops/linear_cross_entropy.hpp"
@@ -75,11 +76,6 @@ Tensor local_rows(const Tensor& index, std::int64_t first, std::int64_t rows) {
   return at::where(at::logical_and(local >= 0, local < rows), local, rows);
 }
 
-// Tokens of one chunk: logits of at most 2^23 elements at a time.
-std::int64_t chunk_tokens(std::int64_t vocabulary) {
-  return std::max<std::int64_t>(64, (std::int64_t{1} << 23) / vocabulary);
-}
-
 struct VocabularyCrossEntropy : torch::autograd::Function<VocabularyCrossEntropy> {
   // hidden [N, H] and targets [N] of all members; `own` [N] bool: this member's. The gradient of hidden is
   // this member's part of the sum over the vocabulary.
@@ -88,7 +84,7 @@ struct VocabularyCrossEntropy : torch::autograd::Function<VocabularyCrossEntropy
     const OpTimer timer(OpClass::loss, false);
     Group& group = *held->group;
     const auto wide = wide_type(hidden.scalar_type());
-    const auto tokens = hidden.size(0), rows = weight.size(0), chunk = chunk_tokens(rows);
+    const auto tokens = hidden.size(0), rows = weight.size(0), chunk = cross_entropy_chunk(rows);
     const auto counted = targets != -100;
     const auto place = local_rows(targets, first, rows);  // `rows`: another member's
     auto losses = at::empty({tokens}, hidden.options().dtype(wide));

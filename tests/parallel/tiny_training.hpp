@@ -26,6 +26,7 @@ struct TinyRun {
   BalanceOptions balance{};
   RunConfig::Optimizer optimizer{};
   bool mask_documents = false;
+  Recompute recompute = Recompute::none;
 };
 
 inline TokenBatch tiny_batch(const TinyRun& run, std::int64_t step) {
@@ -53,6 +54,7 @@ TinyResult train_tiny(const TinyRun& run, const std::shared_ptr<Mesh>& mesh, OnE
   const Partition partition = mesh ? partition_of(mesh, run.config, run.sequence) : Partition{};
   LanguageModel model(run.config, run.dtype, at::kCPU, 7, partition);
   model.set_balance(run.balance);
+  model.set_recompute(run.recompute);
   const auto sharding = std::dynamic_pointer_cast<Sharding>(partition.hooks);
   Optimizer optimizer = sharding ? Optimizer(model.parameters(), sharding, run.optimizer)
                                  : Optimizer(model.parameters(), run.optimizer);
