@@ -59,8 +59,6 @@ struct CachedSource {
   const AttentionShape& shape;
   index_t head;
 
-  // Keys lie in memory as the products read them.
-  bool direct() const { return kv_format(sequence.pool().type()) == kNative<T>; }
   const T* keys(index_t first, index_t /*count*/, const Scratch<T>& s, index_t& ld) const {
     const KvPool& pool = sequence.pool();
     const auto rows = pool.keys(sequence.page_table()[first / kPage], shape.layer, head);
@@ -83,7 +81,6 @@ struct ExpandedSource {
 
   index_t nope() const { return shape.key - expanded.rope; }
   index_t width() const { return nope() + shape.value; }
-  bool direct() const { return false; }
   const float* row(index_t token) const {
     return expanded.keys + (token * expanded.heads + head - expanded.first_head) * width();
   }
@@ -123,27 +120,20 @@ class Worker {
       : shape_(shape),
         gemm_(gemm_kernels<T>(isa)),
         vector_(vector_kernels<T>(isa)),
-        narrow_(vector_kernels<float>(isa)),
-        wide_(gemm_kernels<float>(isa)) {}
+        narrow_(vector_kernels<float>(isa)) {}
 
   const VectorKernels<T>& vector() const { return vector_; }
 
   template <class Source>
   void run(const Task& task, const Source& source, const float* q) const {
     Workspace::Frame frame(thread_workspace());
-    const bool turned = task.rows <= kTile && source.direct() && shape_.key % kStep<T> == 0;
-    const Buffers b = take(task, q, turned, frame);
+    const Buffers b = take(task, q, frame);
     std::fill_n(task.top, task.rows, kNone);
     std::fill_n(task.sum, task.rows, 0.0F);
     gemm_.begin();
     for (index_t first = task.begin; first < task.end; first += kKeys) {
       const index_t count = std::min(kKeys, task.end - first);
       pack_values(source, first, count, b);
-      if (turned) {
-        turned_scores(task, source, first, count, b);
-        block(task, 0, first, count, b);
-        continue;
-      }
       pack_keys(source, first, count, b);
       for (index_t r = 0; r < task.rows; r += kTile) {
         if (task.visible(std::min(task.rows, r + kTile) - 1) <= first) continue;
@@ -157,31 +147,28 @@ class Worker {
  private:
   struct Buffers {
     index_t key_k, value_panels;
-    T *q, *keys, *values, *weights;  // `keys` turned: the queries, packed
-    float *scores, *turned, *part;
+    T *q, *keys, *values, *weights;
+    float *scores, *part;
     Scratch<T> scratch;
   };
 
-  Buffers take(const Task& task, const float* q, bool turned, Workspace::Frame& frame) const {
+  Buffers take(const Task& task, const float* q, Workspace::Frame& frame) const {
     Buffers b{};
     b.key_k = padded_k<T>(shape_.key);
     b.value_panels = (shape_.value + kTile - 1) / kTile;
-    const index_t rows = turned ? kTile : round_up(task.rows, 16);
+    const index_t rows = round_up(task.rows, 16);
     b.q = frame.take<T>(size(rows * b.key_k));
-    b.keys = frame.take<T>(size((turned ? kTile : kKeys) * b.key_k));
-    b.turned = turned ? frame.take<float>(size(kKeys * kTile)) : nullptr;
+    b.keys = frame.take<T>(size(kKeys * b.key_k));
     b.values = frame.take<T>(size(kKeys * b.value_panels * kTile));
     b.weights = frame.take<T>(size(kTile * kKeys));
     b.scores = frame.take<float>(size(kTile * kKeys));
     b.part = frame.take<float>(size(kTile * b.value_panels * kTile));
     const index_t widest = std::max(shape_.key, shape_.value);
     b.scratch = {frame.take<float>(size(round_up(widest, 32))), frame.take<T>(size(kPage * widest))};
-    if (turned || b.key_k != shape_.key)
-      std::memset(static_cast<void*>(b.q), 0, size(rows * b.key_k) * sizeof(T));
+    if (b.key_k != shape_.key) std::memset(static_cast<void*>(b.q), 0, size(rows * b.key_k) * sizeof(T));
     for (index_t r = 0; r < task.rows; ++r)
       vector_.store(q + ((task.run->first + task.token(r)) * shape_.heads + task.query_head(r)) * shape_.key,
                     shape_.key, 1, shape_.key, b.q + r * b.key_k, b.key_k, 1.0F, false);
-    if (turned) gemm_.pack_b_transposed(b.q, b.key_k, kTile, b.key_k, b.keys);
     return b;
   }
 
@@ -203,19 +190,6 @@ class Worker {
         gemm_.pack_b(values + p * kTile, ld, nullptr, kPage, std::min(kTile, shape_.value - p * kTile),
                      b.values + (p * kKeys + at) * kTile);
     }
-  }
-
-  // Few queries: packing all keys would cost more than the products. The keys are the left operand as they
-  // lie in the cache, the queries the packed one; the scores are turned afterwards.
-  template <class Source>
-  void turned_scores(const Task& task, const Source& source, index_t first, index_t count,
-                     const Buffers& b) const {
-    for (index_t at = 0; at < count; at += kPage) {
-      index_t ld = 0;
-      const T* const keys = source.keys(first + at, kPage, b.scratch, ld);
-      gemm_.block(keys, ld, kPage, b.keys, b.key_k, b.turned + at * kTile, kTile, false);
-    }
-    wide_.pack_a_transposed(b.turned, kTile, nullptr, count, task.rows, b.scores, kKeys);
   }
 
   void scores(const Task& task, index_t first_row, index_t count, const Buffers& b) const {
@@ -256,7 +230,6 @@ class Worker {
   const GemmKernels<T>& gemm_;
   const VectorKernels<T>& vector_;
   const VectorKernels<float>& narrow_;
-  const GemmKernels<float>& wide_;
 };
 
 // The tasks of `heads` key heads from first_head on, split by rows and keys.
@@ -321,7 +294,8 @@ void cached(const AttentionShape& shape, std::span<const QueryRun> runs, const f
   TaskList list;
   const auto add_all = [&] {
     list.count = 0;
-    for (const QueryRun& run : runs) list.add(run, 0, shape.kv_heads, shape.heads / shape.kv_heads);
+    for (const QueryRun& run : runs)
+      if (!few_queries(shape, run)) list.add(run, 0, shape.kv_heads, shape.heads / shape.kv_heads);
   };
   add_all();
   list.tasks = frame.take<Task>(size(list.count));
@@ -358,7 +332,9 @@ bool in_bf16(KvType type) { return type != KvType::f32 && active_isa() >= Isa::b
 }  // namespace
 
 void attend_cached(const AttentionShape& shape, std::span<const QueryRun> runs, const float* q, float* out) {
-  if (runs.empty()) return;
+  attend_few(shape, runs, q, out);
+  if (std::all_of(runs.begin(), runs.end(), [&](const QueryRun& run) { return few_queries(shape, run); }))
+    return;
   if (in_bf16(runs[0].sequence->pool().type()))
     cached<bf16>(shape, runs, q, out);
   else

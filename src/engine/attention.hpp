@@ -27,6 +27,10 @@ struct AttentionShape {
 // q [tokens, heads, key], out [tokens, heads, value].
 void attend_cached(const AttentionShape& shape, std::span<const QueryRun> runs, const float* q, float* out);
 
+// The part of attend_cached() that runs with few queries have (kernels/decode_attention.hpp).
+bool few_queries(const AttentionShape& shape, const QueryRun& run);
+void attend_few(const AttentionShape& shape, std::span<const QueryRun> runs, const float* q, float* out);
+
 // MLA in expanded form, of heads first_head .. first_head+expanded-1 of one run. q and out as above, key =
 // nope
 // + rope; keys [past + count, expanded, nope + value] hold what was brought out of the latent space,

@@ -1,0 +1,78 @@
+// Attention of one token over a cache that lies in memory as the engine keeps it, layer after layer:
+//   decode_attention_bench [mla|gqa] [f32|f16|bf16|q8_0|q4_0] [tokens] [repeats]
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "base/team.hpp"
+#include "base/threads.hpp"
+#include "kernels/decode_attention.hpp"
+#include "kernels/read_bandwidth.hpp"
+
+using namespace sinew;
+
+int main(int argc, char** argv) {
+  const bool mla = argc < 2 || std::strcmp(argv[1], "mla") == 0;
+  const BlockFormat format = argc < 3 ? BlockFormat::bf16 : find_block_format(argv[2])->format;
+  const index_t tokens = argc < 4 ? 4096 : std::atoll(argv[3]);
+  const int repeats = argc < 5 ? 12 : std::atoi(argv[4]);
+  const index_t layers = mla ? 27 : 22, heads = mla ? 1 : 4, group = mla ? 16 : 8, piece = 512;
+  CacheRows cache{.format = format, .key = mla ? 576 : 64, .value = mla ? 512 : 64, .latent = mla};
+  cache.key_bytes = block_bytes(format, static_cast<std::size_t>(cache.key));
+  cache.value_bytes = block_bytes(format, static_cast<std::size_t>(cache.value));
+  const std::size_t keys = kCachePage * cache.key_bytes,
+                    part = keys + (mla ? 0 : kCachePage * cache.value_bytes);
+  const index_t pages = (tokens + kCachePage - 1) / kCachePage, pieces = (tokens + piece - 1) / piece;
+  const std::size_t bytes = part * static_cast<std::size_t>(layers * heads * pages);
+  auto* const data = static_cast<std::byte*>(
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  ::madvise(data, bytes, MADV_HUGEPAGE);
+  std::memset(data, 0, bytes);
+  std::vector<float> q(static_cast<std::size_t>(group * cache.key), 0.01F);
+  std::vector<const float*> rows;
+  for (index_t r = 0; r < group; ++r) rows.push_back(q.data() + r * cache.key);
+  const std::size_t results = static_cast<std::size_t>(heads * pieces * group);
+  std::vector<float> top(results), sum(results), out(results * static_cast<std::size_t>(cache.value));
+  const DecodeKernels& kernels = decode_kernels(active_isa(), format);
+  std::vector<std::vector<CachePage>> lists(static_cast<std::size_t>(layers * heads));
+  const std::vector<index_t> visible(static_cast<std::size_t>(group), piece);
+  std::vector<std::vector<DecodePiece>> work(static_cast<std::size_t>(layers));
+  for (index_t layer = 0; layer < layers; ++layer)
+    for (index_t head = 0; head < heads; ++head) {
+      auto& list = lists[static_cast<std::size_t>(layer * heads + head)];
+      for (index_t page = 0; page < pages; ++page) {
+        const std::byte* const at =
+            data + part * static_cast<std::size_t>((page * layers + layer) * heads + head);
+        list.push_back({at, mla ? at : at + keys});
+      }
+      for (index_t i = 0; i < pieces; ++i) {
+        const std::size_t to = static_cast<std::size_t>((head * pieces + i) * group);
+        work[static_cast<std::size_t>(layer)].push_back(
+            {group, rows.data(), visible.data(), list.data() + i * piece / kCachePage,
+             std::min(piece, tokens - i * piece), &top[to], &sum[to],
+             &out[to * static_cast<std::size_t>(cache.value)]});
+      }
+    }
+  std::vector<double> seconds;
+  for (int repeat = 0; repeat < repeats; ++repeat) {
+    const auto start = std::chrono::steady_clock::now();
+    for (const auto& layer : work)
+      parallel_tasks(static_cast<index_t>(layer.size()),
+                     [&](index_t i) { kernels.attend(cache, 0.1F, layer[static_cast<std::size_t>(i)]); });
+    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::sort(seconds.begin(), seconds.end());
+  fmt::print(
+      "{{\"bench\": \"decode_attention\", \"shape\": \"{}\", \"format\": \"{}\", \"tokens\": {}, \"isa\": "
+      "\"{}\", "
+      "\"threads\": {}, \"bytes\": {}, \"ms\": {:.3f}, \"ms_best\": {:.3f}, \"gb_per_s\": {:.1f}, "
+      "\"read_gb_per_s\": {:.1f}}}\n",
+      mla ? "mla" : "gqa", block_info(format).name, tokens, isa_name(active_isa()), default_threads(), bytes,
+      seconds[seconds.size() / 2] * 1e3, seconds[0] * 1e3, static_cast<double>(bytes) / seconds[0] / 1e9,
+      read_bandwidth().bytes_per_second / 1e9);
+}
