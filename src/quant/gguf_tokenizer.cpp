@@ -209,7 +209,8 @@ void set_vocabulary(const Vocabulary& v, GgufMetadata& metadata) {
   metadata.set_strings("tokenizer.ggml.tokens", v.tokens);
   if (!v.scores.empty()) metadata.set_f32s("tokenizer.ggml.scores", v.scores);
   metadata.set_i32s("tokenizer.ggml.token_type", v.types);
-  if (!v.merges.empty()) metadata.set_strings("tokenizer.ggml.merges", v.merges);
+  // llama.cpp asks a byte-level vocabulary for its merges, be they none.
+  if (v.model == "gpt2") metadata.set_strings("tokenizer.ggml.merges", v.merges);
   const auto id = [&](const char* key, std::optional<std::uint32_t> value) {
     if (value) metadata.set_u32(key, *value);
   };

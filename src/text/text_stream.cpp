@@ -37,11 +37,25 @@ std::string replace_invalid(std::string_view bytes) {
 }  // namespace
 
 std::string TextStream::push(TokenId id) {
+  if (ids_.size() >= kWindow) forget();
   ids_.push_back(id);
   return take(false);
 }
 
 std::string TextStream::finish() { return take(true); }
+
+// Decoders treat the beginning of a text in a way of their own (its leading space, mostly), so what is kept
+// begins with a token that has text of its own even there: those after it are decoded as they would be in the
+// whole.
+void TextStream::forget() {
+  std::size_t first = ids_.size() - kWindow / 2;
+  while (first > 0 && tokenizer_.decode({&ids_[first], 1}, true).empty()) --first;
+  if (first == 0) return;
+  const std::size_t waiting = text_.size() - taken_;
+  ids_.erase(ids_.begin(), ids_.begin() + static_cast<std::ptrdiff_t>(first));
+  text_ = tokenizer_.decode(ids_, true);
+  taken_ = text_.size() - std::min(text_.size(), waiting);
+}
 
 std::string TextStream::take(bool all) {
   text_ = tokenizer_.decode(ids_, true);

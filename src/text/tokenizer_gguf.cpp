@@ -91,6 +91,7 @@ std::vector<AddedToken> added_tokens(const Gguf& file, const Tokens& tokens) {
 
 std::vector<std::pair<TokenId, TokenId>> read_merges(const Gguf& file, const Vocabulary& vocabulary) {
   std::vector<std::pair<TokenId, TokenId>> merges;
+  if (file.find("tokenizer.ggml.merges") == nullptr) return merges;  // every byte a token
   for (const std::string_view merge : file.get_array("tokenizer.ggml.merges").strings) {
     const std::size_t space = merge.find(' ', 1);
     require(space != std::string_view::npos, "{}: tokenizer.ggml.merges: \"{}\" is not two tokens",
