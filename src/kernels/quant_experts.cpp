@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "base/error.hpp"
 #include "base/team.hpp"
+#include "kernels/quant_stream.hpp"
 
 namespace sinew {
 namespace {
@@ -21,7 +23,7 @@ struct Network {
   index_t count = 0, width = 0;
   QuantBatch act{};                   // rows of the network
   TiledBatch tiled_x{}, tiled_act{};  // of networks with many rows
-  float* h = nullptr;                 // [count, width]: silu(gate) * up
+  float *h = nullptr, *up = nullptr;  // [count, width]: silu(gate) * up; up of few rows
   float* out = nullptr;               // [count, hidden]
 
   std::int32_t token(index_t i) const { return tokens != nullptr ? tokens[i] : static_cast<std::int32_t>(i); }
@@ -34,8 +36,7 @@ struct Layer {
   index_t tokens, hidden;
   QuantBatch x{};
   std::span<Network> networks{};
-  bool few = true;                 // all networks
-  std::int32_t* offset = nullptr;  // [tokens + 1] into slots, where not `few`
+  std::int32_t* offset = nullptr;  // [tokens + 1] into slots
   const float** slots = nullptr;   // results of each token in the order of the networks ..
   float* factors = nullptr;        // .. and their factors
 };
@@ -52,42 +53,41 @@ void each_unit(const Layer& l, const Units& units_of, const Body& body) {
   });
 }
 
-const std::byte* tile_at(const PackedMatrix& w, index_t tile) {
-  return w.data + tile * packed_layout(w.format).tile_bytes(w.cols);
-}
-
-index_t rows_from(const Network& n, index_t i, const QuantBatch& from, bool by_token, QuantRow* row) {
-  const index_t rows = std::min(kFewRows, n.count - i);
-  for (index_t r = 0; r < rows; ++r) row[r] = from.row(by_token ? n.token(i + r) : i + r);
+// Activations of a network's rows: its own, or of its tokens.
+const QuantRow* rows_of(const Network& n, const QuantBatch& from, bool by_token, Workspace::Frame& frame) {
+  auto* const rows = frame.take<QuantRow>(size(n.count));
+  for (index_t i = 0; i < n.count; ++i) rows[i] = from.row(by_token ? n.token(i) : i);
   return rows;
 }
 
-// out [rows, columns] (row stride kBlockRows): rows [row, row + columns) of w with a few rows of activations.
-void dot_rows(const QuantKernels& kernels, const PackedMatrix& w, index_t row, index_t columns,
-              const QuantRow* rows, index_t count, float* out) {
-  for (index_t c = 0; c < columns; c += kFewTiles * kPackedRows)
-    kernels.dot_tiles(w.format, tile_at(w, (row + c) / kPackedRows),
-                      std::min(kFewTiles, (columns - c) / kPackedRows), w.cols, rows, count, out + c,
-                      kBlockRows);
+// Gate and up of all networks with few rows: into h and `up`.
+void gate_up_few(const Layer& l) {
+  Workspace::Frame frame(thread_workspace());
+  auto* const products = frame.take<FewProduct>(2 * l.networks.size());
+  std::size_t count = 0;
+  for (const Network& n : l.networks) {
+    if (!n.few() || n.count == 0) continue;
+    const QuantRow* const rows = rows_of(n, l.x, true, frame);
+    products[count++] = {&n.w->gate, rows, n.count, n.h, n.width, nullptr};
+    products[count++] = {&n.w->up, rows, n.count, n.up, n.width, nullptr};
+  }
+  few_products(l.kernels, {products, count});
+}
+
+// Down of the same.
+void down_few(const Layer& l) {
+  Workspace::Frame frame(thread_workspace());
+  auto* const products = frame.take<FewProduct>(l.networks.size());
+  std::size_t count = 0;
+  for (const Network& n : l.networks)
+    if (n.few() && n.count > 0)
+      products[count++] = {&n.w->down, rows_of(n, n.act, false, frame), n.count, n.out, l.hidden, nullptr};
+  few_products(l.kernels, {products, count});
 }
 
 // Columns 128 unit .. of h for all rows of a network.
 void gate_up(const Layer& l, const Network& n, index_t unit) {
   const index_t column = unit * kBlockRows, columns = std::min(kBlockRows, n.width - column);
-  if (n.few()) {
-    alignas(64) float gate[kFewRows * kBlockRows], up[kFewRows * kBlockRows];
-    for (index_t i = 0; i < n.count; i += kFewRows) {
-      QuantRow row[kFewRows];
-      const index_t rows = rows_from(n, i, l.x, true, row);
-      dot_rows(l.kernels, n.w->gate, column, columns, row, rows, gate);
-      dot_rows(l.kernels, n.w->up, column, columns, row, rows, up);
-      for (index_t r = 0; r < rows; ++r) {
-        l.kernels.swiglu(gate + r * kBlockRows, up + r * kBlockRows, columns);
-        std::memcpy(n.h + (i + r) * n.width + column, gate + r * kBlockRows, size(columns) * sizeof(float));
-      }
-    }
-    return;
-  }
   Workspace::Frame frame(thread_workspace());
   float* const up = frame.take<float>(size(n.count * columns));
   BlockProduct{l.kernels, n.w->gate, column}(n.tiled_x, n.count, n.h + column, n.width, nullptr);
@@ -99,40 +99,17 @@ void gate_up(const Layer& l, const Network& n, index_t unit) {
 // Up to 16 rows of h in 8 bits.
 void quantize_group(const Layer& l, const Network& n, index_t group) {
   const index_t first = group * 16, count = std::min<index_t>(16, n.count - first);
-  for (index_t i = first; i < first + count; ++i)
+  for (index_t i = first; i < first + count; ++i) {
+    if (n.few()) l.kernels.swiglu(n.h + i * n.width, n.up + i * n.width, n.width);
     l.kernels.quantize_row(n.h + i * n.width, n.width, n.act.row(i));
+  }
   if (!n.few()) fill_group(n.act, nullptr, first, count, n.tiled_act, group);
 }
 
 // Rows 128 unit .. of down for one network: out.
 void down(const Layer& l, const Network& n, index_t unit) {
-  const index_t column = unit * kBlockRows, columns = std::min(kBlockRows, l.hidden - column);
-  if (!n.few())
-    return BlockProduct{l.kernels, n.w->down, column}(n.tiled_act, n.count, n.out + column, l.hidden,
-                                                      nullptr);
-  alignas(64) float out[kFewRows * kBlockRows];
-  for (index_t i = 0; i < n.count; i += kFewRows) {
-    QuantRow row[kFewRows];
-    const index_t rows = rows_from(n, i, n.act, false, row);
-    dot_rows(l.kernels, n.w->down, column, columns, row, rows, out);
-    for (index_t r = 0; r < rows; ++r)
-      std::memcpy(n.out + (i + r) * l.hidden + column, out + r * kBlockRows, size(columns) * sizeof(float));
-  }
-}
-
-// The same for all networks, added to y.
-void down_few(const Layer& l, index_t unit, float* y, index_t ldy) {
-  const index_t column = unit * kBlockRows, columns = std::min(kBlockRows, l.hidden - column);
-  alignas(64) float out[kFewRows * kBlockRows];
-  for (const Network& n : l.networks)
-    for (index_t i = 0; i < n.count; i += kFewRows) {
-      QuantRow row[kFewRows];
-      const index_t rows = rows_from(n, i, n.act, false, row);
-      dot_rows(l.kernels, n.w->down, column, columns, row, rows, out);
-      for (index_t r = 0; r < rows; ++r)
-        l.kernels.add_scaled(out + r * kBlockRows, n.factor != nullptr ? n.factor[i + r] : 1.0F, columns,
-                             y + n.token(i + r) * ldy + column);
-    }
+  const index_t column = unit * kBlockRows;
+  BlockProduct{l.kernels, n.w->down, column}(n.tiled_act, n.count, n.out + column, l.hidden, nullptr);
 }
 
 // Where each token's results will be.
@@ -168,13 +145,14 @@ void set_up(Layer& l, std::span<const QuantExpertWork> work, Workspace::Frame& f
     n.width = n.w->gate.rows;
     n.act = take_batch(frame, n.count, n.width);
     n.h = frame.take<float>(size(n.count * n.width));
-    if (n.few()) continue;
-    l.few = false;
+    n.out = frame.take<float>(size(n.count * l.hidden));
+    if (n.few()) {
+      n.up = frame.take<float>(size(n.count * n.width));
+      continue;
+    }
     n.tiled_x = take_tiles(frame, n.groups(), l.hidden);
     n.tiled_act = take_tiles(frame, n.groups(), n.width);
   }
-  if (l.few) return;
-  for (Network& n : l.networks) n.out = frame.take<float>(size(n.count * l.hidden));
   find_slots(l, frame);
 }
 
@@ -194,25 +172,22 @@ void quant_experts(Isa isa, const float* x, index_t ld, index_t tokens, std::spa
     for (index_t t = 0; t < tokens; ++t) kernels->quantize_row(x + t * ld, hidden, l.x.row(t));
   else
     parallel_tasks(tokens, [&](index_t t) { kernels->quantize_row(x + t * ld, hidden, l.x.row(t)); });
-  if (!l.few)
-    each_unit(
-        l, [](const Network& n) { return n.few() ? 0 : n.groups(); },
-        [&](const Network& n, index_t g) {
-          const index_t count = std::min<index_t>(16, n.count - g * 16);
-          fill_group(l.x, n.tokens != nullptr ? n.tokens + g * 16 : nullptr, g * 16, count, n.tiled_x, g);
-        });
   each_unit(
-      l, [](const Network& n) { return n.count > 0 ? units(n.width, kBlockRows) : 0; },
+      l, [](const Network& n) { return n.few() ? 0 : n.groups(); },
+      [&](const Network& n, index_t g) {
+        const index_t count = std::min<index_t>(16, n.count - g * 16);
+        fill_group(l.x, n.tokens != nullptr ? n.tokens + g * 16 : nullptr, g * 16, count, n.tiled_x, g);
+      });
+  gate_up_few(l);
+  each_unit(
+      l, [](const Network& n) { return n.few() ? 0 : units(n.width, kBlockRows); },
       [&](const Network& n, index_t unit) { gate_up(l, n, unit); });
   each_unit(
       l, [](const Network& n) { return n.groups(); },
       [&](const Network& n, index_t group) { quantize_group(l, n, group); });
-  if (l.few) {
-    parallel_tasks(units(hidden, kBlockRows), [&](index_t unit) { down_few(l, unit, y, ldy); });
-    return;
-  }
+  down_few(l);
   each_unit(
-      l, [&](const Network& n) { return n.count > 0 ? units(hidden, kBlockRows) : 0; },
+      l, [&](const Network& n) { return n.few() ? 0 : units(hidden, kBlockRows); },
       [&](const Network& n, index_t unit) { down(l, n, unit); });
   parallel_tasks(tokens, [&](index_t t) {
     for (std::int32_t i = l.offset[t]; i < l.offset[t + 1]; ++i)

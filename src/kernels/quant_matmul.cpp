@@ -5,6 +5,7 @@
 
 #include "base/error.hpp"
 #include "base/team.hpp"
+#include "kernels/quant_stream.hpp"
 
 namespace sinew {
 namespace {
@@ -27,28 +28,6 @@ void copy_out(const float* from, const float* bias, index_t columns, float* to) 
   for (index_t i = 0; i < columns; ++i) to[i] = from[i] + bias[i];
 }
 
-// Tiles [first, end) of one product for a few tokens, four at a time: memory is read in long runs.
-void few_tokens(const QuantKernels& kernels, const QuantBatch& x, const QuantProduct& p, index_t first,
-                index_t end) {
-  const PackedMatrix& w = *p.w;
-  alignas(64) float out[kFewRows * kFewTiles * kPackedRows];
-  constexpr index_t ld = kFewTiles * kPackedRows;
-  for (index_t tile = first; tile < end; tile += kFewTiles) {
-    const index_t count = std::min(kFewTiles, end - tile), row = tile * kPackedRows;
-    const index_t columns = std::min(count * kPackedRows, w.rows - row);
-    const std::byte* const data = w.data + tile * packed_layout(w.format).tile_bytes(w.cols);
-    for (index_t t = 0; t < x.tokens; t += kFewRows) {
-      const index_t tokens = std::min(kFewRows, x.tokens - t);
-      QuantRow rows[kFewRows];
-      for (index_t i = 0; i < tokens; ++i) rows[i] = x.row(t + i);
-      kernels.dot_tiles(w.format, data, count, w.cols, rows, tokens, out, ld);
-      for (index_t i = 0; i < tokens; ++i)
-        copy_out(out + i * ld, p.bias != nullptr ? p.bias + row : nullptr, columns,
-                 p.y + (t + i) * p.ldy + row);
-    }
-  }
-}
-
 }  // namespace
 
 QuantBatch take_batch(Workspace::Frame& frame, index_t tokens, index_t cols) {
@@ -56,6 +35,12 @@ QuantBatch take_batch(Workspace::Frame& frame, index_t tokens, index_t cols) {
   return {tokens, cols, frame.take<std::int8_t>(size(tokens * wide)),
           frame.take<float>(size(tokens * spans(cols))),
           frame.take<std::int32_t>(size(tokens * (wide / 16)))};
+}
+
+const QuantRow* QuantBatch::rows(Workspace::Frame& frame) const {
+  auto* const out = frame.take<QuantRow>(size(tokens));
+  for (index_t t = 0; t < tokens; ++t) out[t] = row(t);
+  return out;
 }
 
 TiledBatch take_tiles(Workspace::Frame& frame, index_t groups, index_t cols) {
@@ -139,30 +124,32 @@ void quant_matmul(Isa isa, const float* x, index_t ld, index_t tokens, index_t c
   if (tokens == 0) return;
   Workspace::Frame frame(thread_workspace());
   const QuantBatch batch = take_batch(frame, tokens, cols);
-  const index_t groups = units(tokens, 16);
-  const bool few = tokens <= kFewTokens;
-  if (few) {
+  if (tokens <= kFewTokens) {
     for (index_t t = 0; t < tokens; ++t) kernels->quantize_row(x + t * ld, cols, batch.row(t));
+    const QuantRow* const rows = batch.rows(frame);
+    auto* const few = frame.take<FewProduct>(products.size());
+    for (std::size_t i = 0; i < products.size(); ++i) {
+      const QuantProduct& p = products[i];
+      few[i] = {p.w, rows, tokens, p.y, p.ldy, p.bias};
+    }
+    return few_products(*kernels, {few, products.size()});
   }
-  const TiledBatch tiled = few ? TiledBatch{} : take_tiles(frame, groups, cols);
-  if (!few)
-    parallel_tasks(groups, [&](index_t g) {
-      const index_t count = std::min<index_t>(16, tokens - g * 16);
-      for (index_t t = g * 16; t < g * 16 + count; ++t) kernels->quantize_row(x + t * ld, cols, batch.row(t));
-      fill_group(batch, nullptr, g * 16, count, tiled, g);
-    });
+  const index_t groups = units(tokens, 16);
+  const TiledBatch tiled = take_tiles(frame, groups, cols);
+  parallel_tasks(groups, [&](index_t g) {
+    const index_t count = std::min<index_t>(16, tokens - g * 16);
+    for (index_t t = g * 16; t < g * 16 + count; ++t) kernels->quantize_row(x + t * ld, cols, batch.row(t));
+    fill_group(batch, nullptr, g * 16, count, tiled, g);
+  });
   const index_t unit = kBlockRows / kPackedRows;
   index_t tasks = 0;
   for (const QuantProduct& p : products) tasks += units(tiles(*p.w), unit);
   parallel_tasks(tasks, [&](index_t task) {
     const QuantProduct* p = products.data();
     for (; task >= units(tiles(*p->w), unit); ++p) task -= units(tiles(*p->w), unit);
-    const index_t tile = task * unit, row = tile * kPackedRows;
-    if (few)
-      few_tokens(*kernels, batch, *p, tile, std::min(tile + unit, tiles(*p->w)));
-    else
-      BlockProduct{*kernels, *p->w, row}(tiled, tokens, p->y + row, p->ldy,
-                                         p->bias != nullptr ? p->bias + row : nullptr);
+    const index_t row = task * kBlockRows;
+    BlockProduct{*kernels, *p->w, row}(tiled, tokens, p->y + row, p->ldy,
+                                       p->bias != nullptr ? p->bias + row : nullptr);
   });
 }
 

@@ -23,6 +23,7 @@ struct QuantBatch {
     const index_t wide = padded_cols(cols);
     return {q + t * wide, scale + t * spans(cols), sums + t * (wide / 16)};
   }
+  const QuantRow* rows(Workspace::Frame& frame) const;  // all of them
 };
 QuantBatch take_batch(Workspace::Frame& frame, index_t tokens, index_t cols);
 

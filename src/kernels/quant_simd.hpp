@@ -208,24 +208,38 @@ template <BlockFormat F, int N>
   return a;
 }
 
-// Tiles lie one after another, so that what is ahead is nearly always what comes next. Measured on one core
-// of a Sapphire Rapids in Q4_K: 10.7 GB/s without, 14.5 with one distance, 15.3 with two.
-template <int Bytes>
-[[gnu::always_inline]] inline void fetch_ahead(const std::byte* p) {
-#pragma GCC unroll 8
-  for (int i = 0; i < Bytes; i += 64) {
-    __builtin_prefetch(p + i + 3072, 0, 2);
-    __builtin_prefetch(p + i + 512, 0, 3);
-  }
+// Where reading is, and what is to be fetched ahead of it. Software fetches twice: far ahead into the
+// second-level cache and shortly before use into the first; what lies between the end of a run and the next
+// one is leapt over. Measured on two cores of a Sapphire Rapids in Q4_K: 20.8 GB/s without, 30 to 31 with one
+// distance, 34 with two, as much as bare reading.
+template <int Bytes, int Hint>
+[[gnu::always_inline]] inline void fetch(const std::byte* p) {
+#pragma GCC unroll 16
+  for (int i = 0; i < Bytes; i += 64) __builtin_prefetch(p + i, 0, Hint);
 }
+
+struct Ahead {
+  static constexpr index_t kFar = 3072, kNear = 512;
+  const std::byte* end;  // of the run
+  std::ptrdiff_t leap;   // from there to the next run
+
+  [[gnu::always_inline]] const std::byte* place(const std::byte* p) const { return p < end ? p : p + leap; }
+};
+
+// Bytes of a tile for each 32 columns, head and all.
+template <BlockFormat F>
+constexpr int kBytesOf32 = static_cast<int>((Format<F>::layout.head + Format<F>::layout.body()) * 32 /
+                                            Format<F>::layout.elements);
 
 // One block of one tile: total[t] += its products with T tokens.
 template <BlockFormat F, int T>
-[[gnu::always_inline]] inline void dot_block(const std::byte* head, const std::byte* body, index_t block,
-                                             int h, const QuantRow* rows, Vf* total) {
+[[gnu::always_inline]] inline void dot_block(const std::byte* tile, index_t heads, index_t block, int h,
+                                             const QuantRow* rows, const Ahead& ahead, Vf* total) {
   using Fm = Format<F>;
   constexpr PackedLayout layout = Fm::layout;
   constexpr int G = Fm::group;
+  const std::byte* const head = tile + block * layout.head;
+  const std::byte* const body = tile + heads + block * layout.body();
   const Scales outer = block_scales<F>(head, h);
   const index_t column = block * layout.elements, span = column / kSpan;
   Vf sum[T] = {}, low[T] = {};
@@ -233,8 +247,12 @@ template <BlockFormat F, int T>
 #pragma GCC unroll 1
   for (index_t c = 0; c < layout.elements; c += 32) {
     Vw w[8];
-    load_codes<F>(chunks + c / 32 * layout.chunk_bytes(), h, w);
-    if (h == 0) fetch_ahead<layout.chunk_bytes()>(chunks + c / 32 * layout.chunk_bytes());
+    const std::byte* const chunk = chunks + c / 32 * layout.chunk_bytes();
+    load_codes<F>(chunk, h, w);
+    if (h == 0) {
+      fetch<kBytesOf32<F>, 2>(ahead.place(tile + (column + c) / 32 * kBytesOf32<F> + Ahead::kFar));
+      fetch<layout.chunk_bytes(), 3>(ahead.place(chunk + Ahead::kNear));
+    }
 #pragma GCC unroll 2
     for (index_t g = 0; g < 32; g += G) {
       const Scales inner = group_scales<F>(head, body, (c + g) / G, h);
@@ -263,17 +281,18 @@ template <BlockFormat F, int T>
 }
 
 template <BlockFormat F, int T>
-void dot_format(const std::byte* tiles, index_t tile_count, index_t cols, const QuantRow* rows, float* out,
-                index_t ld_out) {
+void dot_format(const std::byte* tiles, index_t tile_count, index_t cols, const QuantRow* rows,
+                const std::byte* next, float* out, index_t ld_out) {
   constexpr PackedLayout layout = Format<F>::layout;
   const index_t tile_bytes = layout.tile_bytes(cols), heads = layout.heads(cols),
                 blocks = cols / layout.elements;
+  const std::byte* const end = tiles + tile_count * tile_bytes;
+  const Ahead ahead{end, next != nullptr ? next - end : 0};
   Vf total[kFewTiles][kHalves][T] = {};
   for (index_t i = 0; i < tile_count; ++i) {
     const std::byte* const tile = tiles + i * tile_bytes;
     for (index_t b = 0; b < blocks; ++b)
-      for (int h = 0; h < kHalves; ++h)
-        dot_block<F, T>(tile + b * layout.head, tile + heads + b * layout.body(), b, h, rows, total[i][h]);
+      for (int h = 0; h < kHalves; ++h) dot_block<F, T>(tile, heads, b, h, rows, ahead, total[i][h]);
   }
   for (int t = 0; t < T; ++t)
     for (index_t i = 0; i < tile_count; ++i)
@@ -282,16 +301,16 @@ void dot_format(const std::byte* tiles, index_t tile_count, index_t cols, const 
 
 template <BlockFormat F>
 void dot_tokens(const std::byte* tiles, index_t tile_count, index_t cols, const QuantRow* rows,
-                index_t tokens, float* out, index_t ld_out) {
+                index_t tokens, const std::byte* next, float* out, index_t ld_out) {
   switch (tokens) {
     case 1:
-      return dot_format<F, 1>(tiles, tile_count, cols, rows, out, ld_out);
+      return dot_format<F, 1>(tiles, tile_count, cols, rows, next, out, ld_out);
     case 2:
-      return dot_format<F, 2>(tiles, tile_count, cols, rows, out, ld_out);
+      return dot_format<F, 2>(tiles, tile_count, cols, rows, next, out, ld_out);
     case 3:
-      return dot_format<F, 3>(tiles, tile_count, cols, rows, out, ld_out);
+      return dot_format<F, 3>(tiles, tile_count, cols, rows, next, out, ld_out);
     default:
-      return dot_format<F, 4>(tiles, tile_count, cols, rows, out, ld_out);
+      return dot_format<F, 4>(tiles, tile_count, cols, rows, next, out, ld_out);
   }
 }
 
@@ -342,7 +361,7 @@ void unpack_half(const std::byte* tile, index_t cols, index_t first, index_t cou
     const std::byte* const chunk = tile + layout.heads(cols) + block * layout.body() + layout.scale_bytes +
                                    column % layout.elements / 32 * layout.chunk_bytes();
     load_codes<F>(chunk, h, w);
-    if (h == 0) fetch_ahead<layout.chunk_bytes()>(chunk);
+    if (h == 0) fetch<layout.chunk_bytes(), 2>(chunk + Ahead::kFar);
 #pragma GCC unroll 2
     for (index_t g = 0; g < 32; g += Fm::group) {
       const Scales s = group[(c + g) / Fm::group];
@@ -401,9 +420,10 @@ template <class Function>
 }
 
 void dot_tiles(BlockFormat format, const std::byte* tiles, index_t tile_count, index_t cols,
-               const QuantRow* rows, index_t tokens, float* out, index_t ld_out) {
-  with_format(format,
-              [&]<BlockFormat F>() { dot_tokens<F>(tiles, tile_count, cols, rows, tokens, out, ld_out); });
+               const QuantRow* rows, index_t tokens, const std::byte* next, float* out, index_t ld_out) {
+  with_format(format, [&]<BlockFormat F>() {
+    dot_tokens<F>(tiles, tile_count, cols, rows, tokens, next, out, ld_out);
+  });
 }
 
 template <int Flip>

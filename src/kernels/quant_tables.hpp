@@ -28,9 +28,9 @@ struct QuantRow {
 struct QuantKernels {
   void (*quantize_row)(const float* x, index_t cols, const QuantRow& out);
   // out [tokens, 16 * tiles] (row stride ld_out) = products of up to 4 tokens with up to 4 tiles that lie one
-  // after another.
+  // after another. `next`: what this thread will read then, fetched ahead (null: what follows in memory).
   void (*dot_tiles)(BlockFormat format, const std::byte* tiles, index_t tile_count, index_t cols,
-                    const QuantRow* rows, index_t tokens, float* out, index_t ld_out);
+                    const QuantRow* rows, index_t tokens, const std::byte* next, float* out, index_t ld_out);
   // Span `span` of a tile as 8-bit numbers: steps of 64 columns of [16 = column / 4][16 rows][4] bytes,
   // columns beyond the end zero, and scale [16]. As the products of the table want them (signed, or plus
   // 128).

@@ -95,7 +95,7 @@ TEST(QuantKernels, FewTokensAreExact) {
           QuantRow row[kFewRows];
           for (index_t t = 0; t < tokens; ++t) row[t] = quant.row(t);
           test::Aligned<float> out(tokens * 48);
-          quant_kernels(isa)->dot_tiles(format, tiles.data(), 3, cols, row, tokens, out.data(), 48);
+          quant_kernels(isa)->dot_tiles(format, tiles.data(), 3, cols, row, tokens, nullptr, out.data(), 48);
           const auto want = reference(weights, rows, quant);
           std::vector<float> got;
           for (index_t t = 0; t < tokens; ++t) {
