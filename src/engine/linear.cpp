@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 
 #include "base/team.hpp"
@@ -18,34 +19,63 @@ constexpr index_t kFew = 8;  // up to this many tokens, dot products cost less t
 std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 index_t tiles(index_t n) { return (n + kTile - 1) / kTile; }
 
+// Rows [first, first + count) of W against a few tokens, row by row: memory sets the pace, so what is widened
+// stays in the first-level cache.
+void few_rows(const WeightMatrix& w, index_t first, index_t count, const float* x, index_t ld, index_t tokens,
+              float* y, index_t ldy, const float* bias) {
+  const VectorKernels<float>& vector = vector_kernels<float>(active_isa());
+  Workspace::Frame frame(thread_workspace());
+  const bool in_place = w.plain_f32() && reinterpret_cast<std::uintptr_t>(w.data) % alignof(float) == 0;
+  float* const wide = in_place ? nullptr : frame.take<float>(size(w.cols));
+  for (index_t r = first; r < first + count; ++r) {
+    const float* row = wide;
+    if (wide != nullptr)
+      weight_rows(w, r, 1, wide, w.cols);
+    else
+      row = reinterpret_cast<const float*>(w.data + size(r) * w.row_bytes);
+    for (index_t t = 0; t < tokens; ++t)
+      y[t * ldy + r] = vector.dot(row, x + t * ld, w.cols) + (bias != nullptr ? bias[r] : 0.0F);
+  }
+}
+
+// Rows that a task of few_rows() takes: runs long enough for memory, short enough that threads end together.
+index_t rows_at_once(const WeightMatrix& w) {
+  constexpr std::size_t kMost = std::size_t{256} << 10;
+  const std::size_t bytes = std::clamp(w.bytes() / 32, std::min(w.row_bytes, kMost), kMost);
+  return static_cast<index_t>(std::max<std::size_t>(1, bytes / std::max<std::size_t>(1, w.row_bytes)));
+}
+index_t few_tasks(const WeightMatrix& w) { return (w.rows + rows_at_once(w) - 1) / rows_at_once(w); }
+
+void few_products(const Activations& x, std::span<const Product> products) {
+  index_t count = 0;
+  for (const Product& product : products) count += few_tasks(*product.w);
+  parallel_tasks(count, [&](index_t task) {
+    const Product* p = products.data();
+    for (; task >= few_tasks(*p->w); ++p) task -= few_tasks(*p->w);
+    const index_t step = rows_at_once(*p->w), row = task * step;
+    few_rows(*p->w, row, std::min(step, p->w->rows - row), x.x, x.ld, x.tokens, p->y, p->ldy, p->bias);
+  });
+}
+
 // Rows [row, row + 32) of W against all of x: out [tokens, .., column row..] = x W^T.
 struct TileProduct {
   Isa isa = active_isa();
   const GemmKernels<float>& gemm = gemm_kernels<float>(isa);
-  const VectorKernels<float>& vector = vector_kernels<float>(isa);
 
   void operator()(const WeightMatrix& w, index_t row, const float* x, index_t ld, index_t tokens, float* out,
                   index_t ld_out, const float* bias) const {
     const index_t rows = std::min(kTile, w.rows - row);
+    if (tokens <= kFew) return few_rows(w, row, rows, x, ld, tokens, out - row, ld_out, bias);
     Workspace::Frame frame(thread_workspace());
     float* const wide = frame.take<float>(size(rows * w.cols));
     weight_rows(w, row, rows, wide, w.cols);
-    if (tokens <= kFew)
-      dots(wide, w.cols, rows, x, ld, tokens, out, ld_out);
-    else
-      blocks(wide, w.cols, rows, x, ld, tokens, out, ld_out, frame);
+    blocks(wide, w.cols, rows, x, ld, tokens, out, ld_out, frame);
     if (bias == nullptr) return;
     for (index_t t = 0; t < tokens; ++t)
       for (index_t r = 0; r < rows; ++r) out[t * ld_out + r] += bias[row + r];
   }
 
  private:
-  void dots(const float* wide, index_t k, index_t rows, const float* x, index_t ld, index_t tokens,
-            float* out, index_t ld_out) const {
-    for (index_t t = 0; t < tokens; ++t)
-      for (index_t r = 0; r < rows; ++r) out[t * ld_out + r] = vector.dot(wide + r * k, x + t * ld, k);
-  }
-
   void blocks(const float* wide, index_t k, index_t rows, const float* x, index_t ld, index_t tokens,
               float* out, index_t ld_out, Workspace::Frame& frame) const {
     float* const panel = frame.take<float>(size(panel_size<float>(k)));
@@ -148,6 +178,7 @@ void linear(const Activations& x, std::span<const Product> products) {
   Workspace::Frame frame(thread_workspace());
   if (const QuantProduct* quant = packed_products(products, frame))
     return quant_matmul(active_isa(), x.x, x.ld, x.tokens, x.cols, {quant, products.size()});
+  if (x.tokens <= kFew) return few_products(x, products);
   index_t count = 0;
   for (const Product& product : products) count += tiles(product.w->rows);
   const TileProduct tile;
