@@ -64,6 +64,13 @@ struct Space {
   std::vector<bool> offload;
 };
 
+// All but GPipe with flushes, which is 1F1B with more idle time.
+std::vector<ScheduleKind> schedules_worth_trying() {
+  auto kinds = schedule_kinds();
+  std::erase(kinds, ScheduleKind::gpipe_flush);
+  return kinds;
+}
+
 Space fill(const Setup& base, const SearchSpace& given) {
   const Network& n = base.network;
   Space s;
@@ -79,7 +86,7 @@ Space fill(const Setup& base, const SearchSpace& given) {
   s.chunks = choose(given.chunks, std::vector<int>{2, 3, 4, 6, 8});
   s.micro_batch = choose(given.micro_batch, powers(16));
   s.zero = choose(given.zero, std::vector<int>{0, 1, 2, 3});
-  s.schedules = choose(given.schedules, schedule_kinds());
+  s.schedules = choose(given.schedules, schedules_worth_trying());
   s.recompute = choose(given.recompute, recompute_choices(n));
   s.precisions = choose(given.precisions, std::vector<Precision>{base.job.precision});
   s.node_limits = choose(given.node_limits, std::vector<int>{base.layout.node_limit});

@@ -15,10 +15,13 @@ std::vector<Action> without_surplus(std::vector<Action> list, int micro_batches)
 
 }  // namespace
 
-std::vector<Action> gpipe(int micro_batches) {
+std::vector<Action> gpipe(int micro_batches, int group) {
   std::vector<Action> list;
-  for (int m = 0; m < micro_batches; ++m) list.push_back({Pass::forward, m, 0});
-  for (int m = 0; m < micro_batches; ++m) list.push_back({Pass::backward, m, 0});
+  for (int first = 0; first < micro_batches; first += group) {
+    const int end = std::min(first + group, micro_batches);
+    for (int m = first; m < end; ++m) list.push_back({Pass::forward, m, 0});
+    for (int m = first; m < end; ++m) list.push_back({Pass::backward, m, 0});
+  }
   return list;
 }
 

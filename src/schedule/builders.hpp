@@ -8,7 +8,8 @@
 
 namespace sinew::build {
 
-std::vector<Action> gpipe(int micro_batches);
+// Forward and backward by groups of `group` micro-batches, of which no more are held.
+std::vector<Action> gpipe(int micro_batches, int group);
 std::vector<Action> one_f_one_b(int ranks, int rank, int micro_batches);
 std::vector<Action> interleaved(int ranks, int rank, int micro_batches, int chunks);
 std::vector<Action> dualpipe_v(int ranks, int rank, int micro_batches);

@@ -16,6 +16,7 @@ struct Named {
   const char* name;
 };
 constexpr Named names[] = {{ScheduleKind::gpipe, "gpipe"},
+                           {ScheduleKind::gpipe_flush, "gpipe-flush"},
                            {ScheduleKind::one_f_one_b, "1f1b"},
                            {ScheduleKind::interleaved, "interleaved"},
                            {ScheduleKind::zero_bubble, "zero-bubble"},
@@ -49,7 +50,10 @@ Schedule make_schedule(ScheduleKind kind, int ranks, int micro_batches, int chun
     std::vector<Action> list;
     switch (kind) {
       case ScheduleKind::gpipe:
-        list = build::gpipe(micro_batches);
+        list = build::gpipe(micro_batches, micro_batches);
+        break;
+      case ScheduleKind::gpipe_flush:
+        list = build::gpipe(micro_batches, ranks);
         break;
       case ScheduleKind::one_f_one_b:
         list = build::one_f_one_b(ranks, rank, micro_batches);
@@ -75,7 +79,7 @@ ScheduleKind parse_schedule_kind(std::string_view name) {
     if (name == entry.name) return entry.kind;
     known.emplace_back(entry.name);
   }
-  fail("schedule '{}': unknown (gpipe, 1f1b, interleaved, zero-bubble, dualpipe-v){}", name,
+  fail("schedule '{}': unknown (gpipe, gpipe-flush, 1f1b, interleaved, zero-bubble, dualpipe-v){}", name,
        did_you_mean(name, known));
 }
 
@@ -86,9 +90,9 @@ std::string schedule_name(ScheduleKind kind) {
 }
 
 const std::vector<ScheduleKind>& schedule_kinds() {
-  static const std::vector<ScheduleKind> kinds = {ScheduleKind::gpipe, ScheduleKind::one_f_one_b,
-                                                  ScheduleKind::interleaved, ScheduleKind::zero_bubble,
-                                                  ScheduleKind::dualpipe_v};
+  static const std::vector<ScheduleKind> kinds = {ScheduleKind::gpipe,       ScheduleKind::gpipe_flush,
+                                                  ScheduleKind::one_f_one_b, ScheduleKind::interleaved,
+                                                  ScheduleKind::zero_bubble, ScheduleKind::dualpipe_v};
   return kinds;
 }
 

@@ -24,6 +24,7 @@ struct Action {
 
 enum class ScheduleKind {
   gpipe,        // all forward, then all backward (Huang et al. 2019)
+  gpipe_flush,  // GPipe within the memory of 1F1B: a flush after every `ranks` micro-batches
   one_f_one_b,  // PipeDream-flush (Narayanan et al. 2021, section 2.2.1)
   interleaved,  // 1F1B over several chunks a rank (the same paper, section 2.2.2)
   zero_bubble,  // ZB-H1: split backward, memory of 1F1B (Qi et al. 2024, section 2.2)
@@ -47,8 +48,8 @@ struct Schedule {
 // rank.
 Schedule make_schedule(ScheduleKind kind, int ranks, int micro_batches, int chunks = 1);
 
-// Names as typed: gpipe, 1f1b, interleaved, zero-bubble, dualpipe-v. Unknown ones throw UserError with the
-// nearest.
+// Names as typed: gpipe, gpipe-flush, 1f1b, interleaved, zero-bubble, dualpipe-v. Unknown ones throw
+// UserError with the nearest.
 ScheduleKind parse_schedule_kind(std::string_view name);
 std::string schedule_name(ScheduleKind kind);
 const std::vector<ScheduleKind>& schedule_kinds();

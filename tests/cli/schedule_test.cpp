@@ -12,10 +12,18 @@ TEST(ScheduleCommand, ComparesAllSchedules) {
   const auto run = run_sinew({"schedule", "--ranks", "4", "--micro-batches", "8", "--json"});
   ASSERT_EQ(run.exit_code, 0) << run.error;
   const auto rows = nlohmann::json::parse(run.output);
-  ASSERT_EQ(rows.size(), 5u);
+  ASSERT_EQ(rows.size(), 6u);
+  const auto share = [&](std::size_t row) { return rows[row]["bubble_share"].get<double>(); };
+  const auto peak = [&](std::size_t row) { return rows[row]["peak_activation"][0].get<double>(); };
   EXPECT_EQ(rows[0]["schedule"], "gpipe");
+  EXPECT_EQ(rows[1]["schedule"], "gpipe-flush");
+  EXPECT_EQ(rows[2]["schedule"], "1f1b");
   EXPECT_DOUBLE_EQ(rows[0]["makespan"], 33);
-  EXPECT_LT(rows[3]["makespan"], rows[2]["makespan"]);
+  EXPECT_DOUBLE_EQ(share(2), share(0));  // at equal micro-batches
+  EXPECT_DOUBLE_EQ(peak(2), peak(1));    // at equal memory
+  EXPECT_LT(share(2), share(1));
+  for (const std::size_t better : {4u, 5u}) EXPECT_LT(share(better), share(3));
+  EXPECT_LT(share(3), share(2));
 }
 
 TEST(ScheduleCommand, DrawsTextAndSvg) {

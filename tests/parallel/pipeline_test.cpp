@@ -144,11 +144,13 @@ TEST(Pipeline, BubblesAreInTheOrderOfTheory) {
                {.forward = part, .backward_input = part, .backward_weight = part, .activation = 1, .kept = 1})
         .bubble();
   };
-  const double gpipe = bubble(ScheduleKind::gpipe), plain = bubble(ScheduleKind::one_f_one_b),
-               interleaved = bubble(ScheduleKind::interleaved), zero = bubble(ScheduleKind::zero_bubble),
-               dualpipe = bubble(ScheduleKind::dualpipe_v);
-  EXPECT_NEAR(gpipe, 3.0 / 11, 1e-12);  // (ranks - 1) / (micro-batches + ranks - 1)
-  EXPECT_NEAR(plain, gpipe, 1e-12);     // the same bubble; its gain is memory
+  const double gpipe = bubble(ScheduleKind::gpipe), flushed = bubble(ScheduleKind::gpipe_flush),
+               plain = bubble(ScheduleKind::one_f_one_b), interleaved = bubble(ScheduleKind::interleaved),
+               zero = bubble(ScheduleKind::zero_bubble), dualpipe = bubble(ScheduleKind::dualpipe_v);
+  EXPECT_NEAR(gpipe, 3.0 / 11, 1e-12);   // (ranks - 1) / (micro-batches + ranks - 1)
+  EXPECT_NEAR(plain, gpipe, 1e-12);      // the same bubble; its gain is memory
+  EXPECT_NEAR(flushed, 3.0 / 7, 1e-12);  // GPipe within that memory: (ranks - 1) / (2 ranks - 1)
+  EXPECT_LT(plain, flushed);
   EXPECT_LT(interleaved, plain);
   EXPECT_LT(zero, interleaved);
   EXPECT_LT(dualpipe, interleaved);
