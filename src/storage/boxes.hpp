@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace sinew {
@@ -19,5 +20,9 @@ struct Box {
 // Elements [begin, end) in row order of the box (offset, extent), as boxes of the whole tensor in the same
 // order. Of a matrix at most three: the rest of a row, whole rows, the beginning of a row.
 std::vector<Box> boxes_of_run(const Box& part, std::int64_t begin, std::int64_t end);
+
+// "" when the boxes, each within `shape`, cover every element once; else what is wrong: "hold 5 of its 6
+// elements", "overlap".
+std::string tiling_problem(const std::vector<std::int64_t>& shape, const std::vector<Box>& boxes);
 
 }  // namespace sinew

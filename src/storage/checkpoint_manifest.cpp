@@ -6,6 +6,7 @@
 
 #include "base/checksum.hpp"
 #include "base/error.hpp"
+#include "storage/boxes.hpp"
 
 namespace sinew {
 namespace {
@@ -60,7 +61,7 @@ bool plain_file_name(const std::string& name) {
 void check_tiling(const CheckpointTensor& t, const std::set<std::string>& files, const std::string& origin) {
   const std::int64_t whole = elements(t.shape);
   require(whole > 0, "{}: tensor {} has an impossible shape", origin, t.name);
-  std::int64_t covered = 0;
+  std::vector<Box> boxes;
   for (const auto& slice : t.slices) {
     require(files.contains(slice.file), "{}: tensor {} is in {}, which is not listed", origin, t.name,
             slice.file);
@@ -69,11 +70,10 @@ void check_tiling(const CheckpointTensor& t, const std::set<std::string>& files,
     for (std::size_t d = 0; inside && d < t.shape.size(); ++d)
       inside = slice.offset[d] >= 0 && slice.offset[d] <= t.shape[d] - slice.shape[d];
     require(inside, "{}: a slice of tensor {} lies outside it", origin, t.name);
-    covered += elements(slice.shape);
-    require(covered <= whole, "{}: slices of tensor {} overlap", origin, t.name);
+    boxes.push_back({.offset = slice.offset, .extent = slice.shape});
   }
-  require(covered == whole, "{}: slices of tensor {} hold {} of its {} elements", origin, t.name, covered,
-          whole);
+  const std::string problem = tiling_problem(t.shape, boxes);
+  require(problem.empty(), "{}: slices of tensor {} {}", origin, t.name, problem);
 }
 
 CheckpointTensor tensor_from_json(const json& entry, const std::string& origin) {

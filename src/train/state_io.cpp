@@ -9,6 +9,7 @@
 #include "base/log.hpp"
 #include "comm/rendezvous.hpp"
 #include "config/model_config.hpp"
+#include "storage/boxes.hpp"
 #include "storage/checkpoint_manifest.hpp"
 #include "train/fault.hpp"
 
@@ -69,28 +70,6 @@ std::vector<CheckpointPart> write_own(const fs::path& prepared, const TrainingSt
   return parts;
 }
 
-// A process whose experts nobody asked for would be missed only when the run is resumed.
-void check_complete(const std::vector<CheckpointPart>& parts,
-                    const std::map<std::string, std::string>& files) {
-  const auto config = files.find("config.json");
-  if (config == files.end()) return;
-  std::map<std::string, std::int64_t> held;  // elements
-  for (const auto& part : parts)
-    for (const auto& tensor : part.tensors)
-      for (const auto& slice : tensor.slices) {
-        std::int64_t count = 1;
-        for (const auto n : slice.shape) count *= n;
-        held[tensor.name] += count;
-      }
-  for (const auto& spec : tensor_specs(parse_model_config(config->second))) {
-    std::int64_t count = 1;
-    for (const auto n : spec.shape) count *= n;
-    const auto found = held.find("weight/" + spec.name);
-    ensure(found != held.end() && found->second == count, "the processes hold {} of the {} elements of {}",
-           found == held.end() ? 0 : found->second, count, spec.name);
-  }
-}
-
 fs::path save_by_all(const fs::path& root, const TrainingState& state, const Optimizer& optimizer,
                      const std::map<std::string, std::string>& other_files,
                      const RunConfig::Checkpoint& policy, Mesh& mesh) {
@@ -107,7 +86,8 @@ fs::path save_by_all(const fs::path& root, const TrainingState& state, const Opt
       std::vector<CheckpointPart> parts;
       for (const auto& text : all)
         for (auto& part : parse_parts(text)) parts.push_back(std::move(part));
-      check_complete(parts, other_files);
+      if (const auto config = other_files.find("config.json"); config != other_files.end())
+        check_complete(parts, parse_model_config(config->second));
       commit_checkpoint(prepared, state, parts, other_files);
       remove_old(root, policy);
     });
@@ -120,6 +100,33 @@ fs::path save_by_all(const fs::path& root, const TrainingState& state, const Opt
 }
 
 }  // namespace
+
+void check_complete(const std::vector<CheckpointPart>& parts, const ModelConfig& config) {
+  struct Held {
+    std::vector<std::int64_t> shape;
+    std::vector<Box> boxes;
+  };
+  std::map<std::string, Held> held;
+  for (const auto& part : parts)
+    for (const auto& tensor : part.tensors) {
+      auto& one = held[tensor.name];
+      one.shape = tensor.shape;
+      for (const auto& slice : tensor.slices)
+        one.boxes.push_back({.offset = slice.offset, .extent = slice.shape});
+    }
+  for (const auto& spec : tensor_specs(config)) {
+    for (const char* kind : {"weight/", "first/"}) {
+      if (spec.buffer && kind != std::string("weight/")) continue;
+      const auto found = held.find(kind + spec.name);
+      ensure(found != held.end() && found->second.shape == spec.shape, "no process holds {}{}", kind,
+             spec.name);
+    }
+  }
+  for (const auto& [name, one] : held) {
+    const auto problem = tiling_problem(one.shape, one.boxes);
+    ensure(problem.empty(), "the slices of {} that the processes hold {}", name, problem);
+  }
+}
 
 fs::path save_checkpoint(const fs::path& root, const TrainingState& state, const Optimizer& optimizer,
                          const std::map<std::string, std::string>& other_files,
@@ -151,7 +158,8 @@ std::unique_ptr<CheckpointReader> open_for_all(const fs::path& root, Mesh* mesh)
     return reader;
   }
   together(*mesh->world(), mesh->rank() == 0, open);
-  const auto step = at::full({1}, reader ? reader->state().step : -1, at::kLong);
+  const auto step =
+      at::full({1}, reader ? reader->state().step : -1, at::kLong).to(mesh->endpoint().options().device);
   mesh->world()->broadcast(step, 0);
   const auto chosen = step.item<std::int64_t>();
   if (mesh->rank() != 0 && chosen >= 0)

@@ -18,6 +18,11 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& root, const T
                                       const std::map<std::string, std::string>& other_files,
                                       const RunConfig::Checkpoint& policy, Mesh* mesh = nullptr);
 
+// That what all processes together wrote covers every tensor of the model's weights, and every moment, once:
+// a process whose experts nobody asked for would be missed only when the run is resumed. Throws Error that
+// names the tensor.
+void check_complete(const std::vector<CheckpointPart>& parts, const ModelConfig& config);
+
 // The newest sound checkpoint of ROOT, as open_newest_checkpoint(); with a mesh rank 0 alone checks the files
 // and all get the one it chose.
 std::unique_ptr<CheckpointReader> open_for_all(const std::filesystem::path& root, Mesh* mesh);

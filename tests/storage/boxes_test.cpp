@@ -49,5 +49,39 @@ TEST(Boxes, OfARunAreItsElementsInOrder) {
   EXPECT_TRUE(ok);
 }
 
+TEST(Boxes, AGapAndAnOverlapAreSeenThoughTheCountIsRight) {
+  const std::vector<std::int64_t> shape{4, 6};
+  const Box top{.offset = {0, 0}, .extent = {2, 6}}, left{.offset = {2, 0}, .extent = {2, 3}},
+      right{.offset = {2, 3}, .extent = {2, 3}}, over{.offset = {1, 3}, .extent = {2, 3}};
+  EXPECT_EQ(tiling_problem(shape, {top, left, right}), "");
+  EXPECT_EQ(tiling_problem(shape, {right, top, left}), "");
+  EXPECT_EQ(tiling_problem(shape, {top, left}), "hold 18 of its 24 elements");
+  EXPECT_EQ(tiling_problem(shape, {top, left, right, right}), "overlap");
+  EXPECT_EQ(tiling_problem(shape, {top, left, over}), "overlap");  // 24 elements, some twice, some never
+  EXPECT_EQ(tiling_problem(shape, {top, right, right}), "overlap");
+}
+
+// Any way of cutting a tensor and then its pieces in runs tiles it, and does not after any one is moved.
+TEST(Boxes, RunsOfPartsTileTheWhole) {
+  const bool ok = rc::check([] {
+    const auto rows = *rc::gen::inRange<std::int64_t>(2, 9), columns = *rc::gen::inRange<std::int64_t>(2, 9);
+    const auto cut = *rc::gen::inRange<std::int64_t>(1, columns),
+               parts = *rc::gen::inRange<std::int64_t>(1, 5);
+    std::vector<Box> boxes;
+    for (const auto& part : {Box{.offset = {0, 0}, .extent = {rows, cut}},
+                             Box{.offset = {0, cut}, .extent = {rows, columns - cut}}})
+      for (std::int64_t i = 0; i < parts; ++i)
+        for (const auto& box :
+             boxes_of_run(part, part.elements() * i / parts, part.elements() * (i + 1) / parts))
+          boxes.push_back(box);
+    RC_ASSERT(tiling_problem({rows, columns}, boxes).empty());
+    auto moved = boxes;
+    auto& one = moved[*rc::gen::inRange<std::size_t>(0, boxes.size())];
+    one.offset[0] += one.offset[0] > 0 ? -1 : 1;
+    if (one.offset[0] + one.extent[0] <= rows) RC_ASSERT(!tiling_problem({rows, columns}, moved).empty());
+  });
+  EXPECT_TRUE(ok);
+}
+
 }  // namespace
 }  // namespace sinew
