@@ -381,13 +381,37 @@ void Sharding::each_whole(const std::vector<Tensor>& values, const std::function
         own.narrow(0, offset_of(i) + pieces_[i].begin - flat->begin(), values[i].numel()).copy_(values[i]);
     const auto all = at::empty({flat->padded()}, own.options());
     flat->shard->all_gather(all, own);
-    for (std::size_t i = begin; i < first; ++i) {
-      if (!values[i].defined()) continue;
-      std::int64_t count = 1;
-      for (const auto n : parts_[pieces_[i].parameter].shape) count *= n;
-      f(i, all.narrow(0, offset_of(i), count));
+    // All of the run's matrices are joined on all processes, also on those that hold no piece of one.
+    for (std::size_t k = 0; k < flat->parameters.size(); ++k) {
+      const auto parameter = flat->parameters[k];
+      if (!wanted(parameter)) continue;
+      const PartSpec& part = parts_[parameter];
+      const auto box =
+          all.narrow(0, flat->offsets[k], part.shape[0] * part.shape[1]).view({part.shape[0], part.shape[1]});
+      const auto whole = flat->spread == Spread::tensor ? joined(box, part) : box;
+      for (std::size_t i = begin; i < first; ++i)
+        if (pieces_[i].parameter == parameter) f(i, whole);
     }
   }
+}
+
+Tensor Sharding::joined(const Tensor& box, const PartSpec& part) const {
+  const auto group = mesh_->group(Axis::tensor);
+  if (group->size() == 1) return box;
+  const std::int64_t cut = part.shape[0] == part.whole.shape[0] ? 1 : 0, members = group->size();
+  const auto size = part.whole.shape[static_cast<std::size_t>(cut)];
+  ensure(part.offset[static_cast<std::size_t>(cut)] == part_begin(size, members, group->rank()),
+         "{} is cut in another way", part.whole.name);
+  // The cut dimension first, so that a member's part is one run.
+  const auto most = (size + members - 1) / members, across = box.size(1 - cut);
+  const auto own = at::zeros({most, across}, box.options());
+  own.narrow(0, 0, box.size(cut)).copy_(box.transpose(0, cut));
+  const auto all = at::empty({members * most, across}, box.options());
+  group->all_gather(all, own);
+  std::vector<Tensor> boxes;
+  for (std::int64_t m = 0; m < members; ++m)
+    boxes.push_back(all.narrow(0, m * most, part_begin(size, members, m + 1) - part_begin(size, members, m)));
+  return at::cat(boxes).transpose(0, cut).contiguous();
 }
 
 void Sharding::publish_weights() {

@@ -56,9 +56,9 @@ class Sharding : public UnitHooks {
   // Once a step, after the last backward pass: pieces' gradients become the sums over all processes.
   void reduce_gradients();
   void zero_gradients();
-  // For what works on whole tensors (Muon): `values[i]` [end - begin] fp32 of piece i, undefined where
-  // `wanted(parameter)` is false; `f(i, whole)` is given all of the parameter's box, flat, gathered from the
-  // processes that share it, one run at a time. All of them call it.
+  // For what works on whole matrices (Muon): `values[i]` [end - begin] fp32 of piece i, undefined where
+  // `wanted(parameter)` is false; `f(i, whole)` is given all of the parameter [rows, columns], gathered from
+  // the processes that share it and joined over the tensor group, one run at a time. All of them call it.
   void each_whole(const std::vector<at::Tensor>& values, const std::function<bool(std::size_t)>& wanted,
                   const std::function<void(std::size_t, const at::Tensor&)>& f);
   // After weights of pieces were written: the other processes see them.
@@ -79,6 +79,8 @@ class Sharding : public UnitHooks {
   void lay_out(at::ScalarType dtype, at::Device device);
   void choose_groups(Flat& flat) const;
   void make_pieces();
+  // All of a matrix of which the members of the tensor group hold parts.
+  at::Tensor joined(const at::Tensor& box, const PartSpec& part) const;
   void start_gather(Flat& flat);
   void ensure_weights(std::size_t unit);
   void prefetch(std::size_t unit);

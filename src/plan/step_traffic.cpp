@@ -52,6 +52,8 @@ class Counter {
         add(shard, "reduce_scatter", scatters * reduce_scatter_bytes(piece, n, 4));
         if (w_.muon && run.name.starts_with("layer")) add(shard, "all_gather", all_gather_bytes(piece, n, 4));
       }
+      if (w_.muon && run.name.starts_with("layer") && l_.tensor > 1)
+        add("tensor", "all_gather", all_gather_bytes(run.joined, l_.tensor, 4));
       copies(run, piece);
       if (run.name == "embedding" && holders.size() > 1)
         reduce("embedding", piece, static_cast<std::int64_t>(holders.size()),

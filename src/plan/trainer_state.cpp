@@ -68,6 +68,7 @@ HeldNetwork held_network(const ModelConfig& model, const sinew::Layout& l, std::
     if (!held_by(model, held.chunks, spec)) continue;
     std::vector<std::int64_t> shape = spec.shape;
     Lying lying = Lying::whole;
+    std::int64_t joined = 0;
     if (const auto expert = expert_of(spec.name)) {
       if (*expert / experts_each != place.expert) continue;
       lying = Lying::expert;
@@ -75,6 +76,7 @@ HeldNetwork held_network(const ModelConfig& model, const sinew::Layout& l, std::
       shape[*cut] = part_begin(shape[*cut], l.tensor, place.tensor + 1) -
                     part_begin(shape[*cut], l.tensor, place.tensor);
       lying = Lying::tensor;
+      if (shape.size() == 2) joined = (spec.shape[*cut] + l.tensor - 1) / l.tensor * shape[1 - *cut];
     }
     const std::string own = unit_name(spec.name);
     if (!name.empty() && own != name) ++unit;
@@ -82,7 +84,10 @@ HeldNetwork held_network(const ModelConfig& model, const sinew::Layout& l, std::
     std::int64_t elements = 1;
     for (const std::int64_t d : shape) elements *= d;
     (spec.buffer ? held.buffers : held.parameters) += elements;
-    if (!spec.buffer) run_of(held, unit, name, lying).elements += elements;
+    if (spec.buffer) continue;
+    StateRun& run = run_of(held, unit, name, lying);
+    run.elements += elements;
+    run.joined += joined;
   }
   for (StateRun& run : held.runs) share(run, l, place);
   return held;

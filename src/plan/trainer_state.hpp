@@ -27,6 +27,8 @@ struct StateRun {
   std::string name;      // of the unit: config/tensor_names.hpp
   Lying lying = Lying::whole;
   std::int64_t elements = 0;
+  std::int64_t joined =
+      0;  // elements of its matrices, as members of the tensor group send each other all of them
   std::int64_t members = 1, position = 0;  // processes that share it, and this one's place among them
   std::int64_t piece() const { return (elements + members - 1) / members; }
 };

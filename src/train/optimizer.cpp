@@ -84,11 +84,6 @@ Optimizer::Optimizer(std::span<const Parameter> parameters, std::shared_ptr<Shar
     t.master = t.weight.scalar_type() == at::kFloat ? t.weight : t.weight.to(at::kFloat);
     t.first = at::zeros_like(t.master, at::MemoryFormat::Contiguous);
     if (!t.muon) t.second = at::zeros_like(t.first);
-    require(
-        !t.muon || p.part.shape == p.part.whole.shape,
-        "optimizer.kind = muon works on whole matrices, but layout.tensor cuts {}: set layout.tensor to 1, "
-        "or optimizer.kind = adamw",
-        p.name);
     tensors_.push_back(std::move(t));
   }
 }
@@ -165,11 +160,9 @@ void Optimizer::step(double lr, double gradient_scale) {
                        .weight_decay = options_.weight_decay,
                        .gradient_scale = gradient_scale,
                        .update = updates_});
-  const bool cut = std::any_of(muon.begin(), muon.end(), [](const auto* t) { return t->master.dim() != 2; });
-  if (sharding_ && sharding_->mesh().layout().shard > 1) {
+  if (sharding_ && sharding_->mesh().layout().shard * sharding_->mesh().layout().tensor > 1) {
     muon_of_pieces(lr, gradient_scale);
   } else {
-    ensure(!cut, "a matrix in pieces");
     muon_update(muon, options_, lr, gradient_scale);
   }
   if (sharding_) sharding_->publish_weights();
@@ -186,11 +179,13 @@ void Optimizer::muon_of_pieces(double lr, double gradient_scale) {
   };
   sharding_->each_whole(directions, wanted, [&](std::size_t i, const at::Tensor& whole) {
     auto& t = tensors_[i];
-    const auto rows = t.part.shape[0], columns = t.part.shape[1];
-    const auto orthogonal =
-        newton_schulz(whole.view({1, rows, columns}), options_.newton_schulz).reshape({-1});
-    muon_apply(t, orthogonal.narrow(0, t.begin, t.master.numel()).view(t.master.sizes()), rows, columns,
-               options_, lr);
+    auto box = newton_schulz(whole.unsqueeze(0), options_.newton_schulz)[0];
+    for (std::int64_t d = 0; d < 2; ++d) {
+      const auto axis = static_cast<std::size_t>(d);
+      box = box.narrow(d, t.part.offset[axis], t.part.shape[axis]);
+    }
+    const auto own = box.reshape({-1}).narrow(0, t.begin, t.master.numel()).view(t.master.sizes());
+    muon_apply(t, own, whole.size(0), whole.size(1), options_, lr);
   });
 }
 

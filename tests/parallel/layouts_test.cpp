@@ -118,6 +118,17 @@ TEST(Layouts, MuonOfPieces) {
   expect_same(want, run, {.data = 1, .shard = 4, .zero = 3, .expert = 2});
 }
 
+// .. and parts of them that the tensor group holds, whose pieces begin elsewhere on each member.
+TEST(Layouts, MuonOfMatricesThatAreCut) {
+  auto a = v2(), c = mixtral();
+  a.optimizer.kind = c.optimizer.kind = "muon";
+  a.config.intermediate_size += 1;  // parts of different sizes
+  const auto want = alone(a);
+  expect_same(want, a, {.data = 1, .tensor = 2});
+  expect_same(want, a, {.data = 1, .shard = 2, .zero = 3, .tensor = 2, .expert = 2});
+  expect_same(alone(c), c, {.data = 1, .shard = 2, .zero = 1, .tensor = 2, .pipeline = 2});
+}
+
 // Every token chooses the experts of one process: the others get none, and nobody waits for ever.
 TEST(Layouts, AProcessWithoutTokensTakesPart) {
   auto run = v2();

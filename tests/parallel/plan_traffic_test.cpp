@@ -189,6 +189,9 @@ TEST(PlanTraffic, EqualsTheCountersOfWhatIsRarelyAskedFor) {
   auto muon = v2();
   muon.optimizer.kind = "muon";
   check(muon, {.data = 1, .shard = 4, .zero = 3, .expert = 2});
+  muon.config.intermediate_size += 1;  // parts of different sizes
+  check(muon, {.data = 1, .tensor = 2});
+  check(muon, {.data = 1, .shard = 2, .zero = 1, .tensor = 2, .pipeline = 2});
   auto again = v2();
   again.recompute = Recompute::full;
   check(again, {.data = 1, .tensor = 2});
