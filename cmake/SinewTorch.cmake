@@ -7,6 +7,32 @@ target_link_libraries(sinew_torch INTERFACE ${TORCH_LIBRARIES})
 separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
 target_compile_options(sinew_torch INTERFACE ${torch_flags})
 
+# GPUs speak over NCCL where this libtorch holds it. Its header, of the same version, comes with libtorch's wheel
+# for Python, with CUDA or with NVIDIA's package libnccl-dev: -DSINEW_NCCL_INCLUDE=FOLDER names another place.
+set(SINEW_NCCL OFF)
+if(TARGET torch_cuda)
+  find_path(SINEW_NCCL_INCLUDE nccl.h
+    HINTS ENV NCCL_HOME ENV CUDA_HOME ${CUDA_TOOLKIT_ROOT_DIR} ${CUDAToolkit_INCLUDE_DIRS}
+          ${TORCH_INSTALL_PREFIX}/../nvidia/nccl ${TORCH_INSTALL_PREFIX}
+    PATH_SUFFIXES include)
+  include(CheckCXXSourceCompiles)
+  include(CMakePushCheckState)
+  cmake_push_check_state()
+  set(CMAKE_REQUIRED_INCLUDES ${TORCH_INCLUDE_DIRS} ${SINEW_NCCL_INCLUDE})
+  set(CMAKE_REQUIRED_LIBRARIES ${TORCH_LIBRARIES})
+  set(CMAKE_REQUIRED_FLAGS "${TORCH_CXX_FLAGS} -DUSE_C10D_NCCL")
+  check_cxx_source_compiles("
+    #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
+    int main() { return c10d::ProcessGroupNCCL::Options::create() == nullptr; }" SINEW_NCCL_COMPILES)
+  cmake_pop_check_state()
+  set(SINEW_NCCL ${SINEW_NCCL_COMPILES})
+  if(NOT SINEW_NCCL)
+    message(WARNING "This libtorch is for GPUs, but several of them cannot be used together: nccl.h was not found "
+                    "(-DSINEW_NCCL_INCLUDE=FOLDER), or this libtorch holds no NCCL")
+  endif()
+endif()
+message(STATUS "NCCL: ${SINEW_NCCL}")
+
 file(WRITE ${CMAKE_BINARY_DIR}/torch_pch.cpp "// Owns the precompiled header.\n")
 add_library(sinew_torch_pch STATIC ${CMAKE_BINARY_DIR}/torch_pch.cpp)
 target_link_libraries(sinew_torch_pch PUBLIC sinew_torch fmt::fmt Threads::Threads PRIVATE sinew_flags)

@@ -1,9 +1,12 @@
 #include "comm/launch.hpp"
 
+#include <unistd.h>
+
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <string_view>
+#include <utility>
 
 #include "base/error.hpp"
 #include "base/random.hpp"
@@ -45,6 +48,25 @@ void check(const Launch& l, const char* rank, const char* size, const char* loca
           l.local_size);
 }
 
+// RANK and WORLD_SIZE left over from elsewhere would make several processes believe that they are the same
+// one. torchrun itself may be started once a node by another launcher, and so may others that set LOCAL_RANK:
+// then there are more ranks than that launcher has processes.
+void check_outer(const Variables& v, const Launch& l) {
+  if (v.has("TORCHELASTIC_RUN_ID") || v.has("SINEW_SPAWNED")) return;
+  const std::pair<const char*, const char*> outer[] = {{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
+                                                       {"PMI_RANK", "PMI_SIZE"},
+                                                       {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"}};
+  for (const auto& [rank, size] : outer) {
+    if (!v.has(rank) || !v.has(size)) continue;
+    const int there = v.number(size, 1), place = v.number(rank, 0);
+    require(l.size >= there,
+            "WORLD_SIZE is {}, but {} is {}: unset RANK and WORLD_SIZE, or set them to match", l.size, size,
+            there);
+    require(l.size != there || l.rank == place,
+            "RANK is {}, but {} is {}: unset RANK and WORLD_SIZE, or set them to match", l.rank, rank, place);
+  }
+}
+
 Launch from_torchrun(const Variables& v) {
   require(v.has("RANK") && v.has("WORLD_SIZE"), "{} is set, but {} is not: a launcher sets both",
           v.has("RANK") ? "RANK" : "WORLD_SIZE", v.has("RANK") ? "WORLD_SIZE" : "RANK");
@@ -57,24 +79,35 @@ Launch from_torchrun(const Variables& v) {
   l.port = v.number("MASTER_PORT", 29500);
   l.store_is_served = v.text("TORCHELASTIC_USE_AGENT_STORE") == "True";
   check(l, "RANK", "WORLD_SIZE", "LOCAL_RANK");
+  check_outer(v, l);
   require(v.has("MASTER_ADDR") || l.local_size == l.size,
           "WORLD_SIZE is {} over several nodes, but MASTER_ADDR is not set: name rank 0's machine", l.size);
   return l;
 }
 
-Launch from_mpirun(const Variables& v) {
+// How an MPI names its variables.
+struct MpiNames {
+  const char *rank, *size, *local_rank, *local_size, *pass;
+};
+constexpr MpiNames kOpenMpi{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
+                            "OMPI_COMM_WORLD_LOCAL_SIZE", "-x MASTER_ADDR=HOST"};
+constexpr MpiNames kHydra{"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS",  // MPICH, Intel MPI
+                          "-env MASTER_ADDR HOST"};
+
+Launch from_mpirun(const Variables& v, const MpiNames& names, int port) {
   Launch l{.by = "mpirun"};
-  l.rank = v.number("OMPI_COMM_WORLD_RANK", 0);
-  l.size = v.number("OMPI_COMM_WORLD_SIZE", 1);
-  l.local_rank = v.number("OMPI_COMM_WORLD_LOCAL_RANK", l.rank);
-  l.local_size = v.number("OMPI_COMM_WORLD_LOCAL_SIZE", l.size);
+  require(v.has(names.rank), "{} is set, but {} is not: mpirun sets both", names.size, names.rank);
+  l.rank = v.number(names.rank, 0);
+  l.size = v.number(names.size, 1);
+  l.local_rank = v.number(names.local_rank, l.rank);
+  l.local_size = v.number(names.local_size, l.size);
   l.address = v.text("MASTER_ADDR", "127.0.0.1");
-  l.port = v.number("MASTER_PORT", port_of(v.text("PMIX_NAMESPACE", v.text("OMPI_MCA_ess_base_jobid"))));
-  check(l, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK");
+  l.port = v.number("MASTER_PORT", port);
+  check(l, names.rank, names.size, names.local_rank);
   require(v.has("MASTER_ADDR") || l.local_size == l.size,
           "mpirun started {} processes over several nodes, but MASTER_ADDR is not set: pass rank 0's machine "
-          "with -x MASTER_ADDR=HOST",
-          l.size);
+          "with {}",
+          l.size, names.pass);
   return l;
 }
 
@@ -113,16 +146,37 @@ std::string first_host(const std::string& list) {
 std::optional<Launch> read_launch(const Environment& environment) {
   const Variables v(environment);
   if (v.has("RANK") || v.has("WORLD_SIZE")) return from_torchrun(v);
-  if (v.has("OMPI_COMM_WORLD_SIZE")) return from_mpirun(v);
+  if (v.has("OMPI_COMM_WORLD_SIZE"))
+    return from_mpirun(v, kOpenMpi, port_of(v.text("PMIX_NAMESPACE", v.text("OMPI_MCA_ess_base_jobid"))));
+  if (v.has("PMI_SIZE") && v.has("MPI_LOCALNRANKS"))  // its processes of one node have one parent
+    return from_mpirun(v, kHydra,
+                       v.number("MPI_LOCALNRANKS", 1) == v.number("PMI_SIZE", 1)
+                           ? port_of(std::to_string(::getppid()))
+                           : 29500);
   if (v.has("SLURM_PROCID") && v.has("SLURM_STEP_NUM_TASKS")) return from_srun(v);
   return {};
 }
 std::optional<Launch> read_launch() { return read_launch(of_process); }
 
 bool speaks_for_all(const Environment& environment) {
-  for (const char* name : {"RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"})
-    if (const char* const value = environment(name)) return std::string_view(value) == "0";
-  return true;
+  const std::pair<const char*, const char*> names[] = {{"RANK", "WORLD_SIZE"},
+                                                       {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
+                                                       {"PMI_RANK", "PMI_SIZE"},
+                                                       {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"}};
+  const auto number = [&](const char* name) {
+    const char* const value = environment(name);
+    int out = -1;
+    if (value != nullptr) std::from_chars(value, value + std::strlen(value), out);
+    return out;
+  };
+  bool first = true;
+  for (const auto& [rank, size] : names) {
+    const int own = number(rank), all = number(size);
+    if (environment(rank) == nullptr) continue;
+    if (own < 0 || (all >= 0 && own >= all)) return true;  // nobody else knows
+    first = first && own == 0;
+  }
+  return first;
 }
 bool speaks_for_all() { return speaks_for_all(of_process); }
 

@@ -23,7 +23,8 @@ using Environment = std::function<const char*(const char*)>;
 std::optional<Launch> read_launch(const Environment& environment);
 std::optional<Launch> read_launch();  // of this process
 
-// Whether rank 0 is meant to read what read_launch() throws: the others keep silent.
+// Whether this process is the one to say what read_launch() throws: rank 0, by every launcher's word, or one
+// whose own rank makes no sense, which no other knows.
 bool speaks_for_all(const Environment& environment);
 bool speaks_for_all();
 

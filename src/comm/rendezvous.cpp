@@ -69,8 +69,9 @@ std::shared_ptr<Endpoint> Rendezvous::connect(const EndpointOptions& options) {
 
 void Rendezvous::leave_word(const std::string& why) {
   try {
+    const auto own = fmt::format("rank {}: ", launch_.rank);
     if (store_->add("sinew/failures", 1) == 1)
-      store_->set(kFailure, bytes_of(fmt::format("rank {}: {}", launch_.rank, why)));
+      store_->set(kFailure, bytes_of(why.starts_with(own) ? why : own + why));
   } catch (const std::exception&) {  // the store went with its process
   }
 }

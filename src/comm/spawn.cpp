@@ -9,9 +9,11 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
 
 #include "base/error.hpp"
+#include "base/log.hpp"
 #include "base/signals.hpp"
 #include "base/threads.hpp"
 #include "comm/rendezvous.hpp"
@@ -79,23 +81,30 @@ int spawn_ranks(const std::vector<std::string>& arguments, int ranks) {
   using Clock = std::chrono::steady_clock;
   const StoreServer server;
   catch_stop_signals();
-  std::vector<pid_t> running;
+  struct Rank {
+    int number;
+    pid_t pid;
+  };
+  std::vector<Rank> running;
   for (int rank = 0; rank < ranks; ++rank)
-    running.push_back(start(arguments, environment_of(rank, ranks, server.port())));
+    running.push_back({rank, start(arguments, environment_of(rank, ranks, server.port()))});
   int code = 0, passed_on = 0;
   auto deadline = Clock::time_point::max();
   bool told = false;
   const auto tell = [&](int signal) {
-    for (const pid_t pid : running) ::kill(pid, signal);
+    for (const Rank& rank : running) ::kill(rank.pid, signal);
   };
   while (!running.empty()) {
-    for (auto pid = running.begin(); pid != running.end();) {
+    for (auto rank = running.begin(); rank != running.end();) {
       int status = 0;
-      if (::waitpid(*pid, &status, WNOHANG) <= 0) {
-        ++pid;
+      if (::waitpid(rank->pid, &status, WNOHANG) <= 0) {
+        ++rank;
         continue;
       }
-      pid = running.erase(pid);
+      if (WIFSIGNALED(status) && !told)
+        log::warn("rank {} was ended by signal {} ({})", rank->number, WTERMSIG(status),
+                  ::strsignal(WTERMSIG(status)));
+      rank = running.erase(rank);
       const int own = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
       if (own == 0 || code != 0) continue;
       code = own;

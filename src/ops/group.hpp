@@ -26,6 +26,8 @@ using WorkPtr = std::shared_ptr<Work>;
 
 enum class Reduction { sum, max };
 
+inline constexpr int kTagsOfAChannel = 1 << 10;
+
 class Group {
  public:
   virtual ~Group() = default;
@@ -44,6 +46,8 @@ class Group {
                                    const std::vector<std::int64_t>& out_rows,
                                    const std::vector<std::int64_t>& in_rows) = 0;
   // Between two members. Messages of one pair and tag arrive in the order they were sent; 0 <= tag < 2^20.
+  // Messages of one pair and channel (tag / kTagsOfAChannel) are also received in the order they are sent:
+  // NCCL has no tags and takes them so.
   virtual WorkPtr send_async(const at::Tensor& x, int to, int tag) = 0;
   virtual WorkPtr receive_async(const at::Tensor& x, int from, int tag) = 0;
   virtual WorkPtr broadcast_async(const at::Tensor& x, int root) = 0;

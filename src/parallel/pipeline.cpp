@@ -90,13 +90,13 @@ class Run {
   int stage(const Action& action) const { return schedule_.stage_of(rank_, action.chunk); }
   Key key(const Action& action) const { return {stage(action), action.micro_batch}; }
 
-  // Of the message between `stage` and the one before it, up or down. Tags repeat only after so many
-  // micro-batches that none of the first ones is under way.
-  int tag(int stage, std::int32_t micro_batch, bool forward, std::size_t tensor) const {
-    const auto number =
-        ((static_cast<std::int64_t>(micro_batch) * schedule_.stages() + stage) * 2 + (forward ? 0 : 1)) * 2 +
-        static_cast<std::int64_t>(tensor);
-    return static_cast<int>(number % (1 << 20));
+  // Of the message between `stage` and the one before it, up or down: a channel each, in which micro-batches
+  // follow each other on both sides. Tags repeat only after so many micro-batches that none of the first ones
+  // is under way.
+  static int tag(int stage, std::int32_t micro_batch, bool forward, std::size_t tensor) {
+    const int channel = (stage * 2 + (forward ? 0 : 1)) % ((1 << 20) / kTagsOfAChannel);
+    const int message = (micro_batch * 2 + static_cast<int>(tensor)) % kTagsOfAChannel;
+    return channel * kTagsOfAChannel + message;
   }
 
   // Where the flow into an action comes from: the stage before (forward) or after (backward); none at the

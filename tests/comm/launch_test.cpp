@@ -78,6 +78,37 @@ TEST(Launch, ReadsSrunAndMpirun) {
   ASSERT_TRUE(m);
   EXPECT_EQ(m->rank, 1);
   EXPECT_EQ(m->address, "127.0.0.1");
+  const auto h = launch(
+      {{"PMI_RANK", "3"}, {"PMI_SIZE", "4"}, {"MPI_LOCALRANKID", "3"}, {"MPI_LOCALNRANKS", "4"}});  // MPICH
+  ASSERT_TRUE(h);
+  EXPECT_EQ(h->by, "mpirun");
+  EXPECT_EQ(h->rank, 3);
+  EXPECT_EQ(h->local_size, 4);
+}
+
+// RANK exported in a shell, then mpirun: every process would be rank 0 of another job.
+TEST(Launch, NamesLeftOversOfAnotherLauncher) {
+  Variables stale{{"RANK", "0"},
+                  {"WORLD_SIZE", "1"},
+                  {"OMPI_COMM_WORLD_RANK", "2"},
+                  {"OMPI_COMM_WORLD_SIZE", "4"},
+                  {"OMPI_COMM_WORLD_LOCAL_RANK", "2"},
+                  {"OMPI_COMM_WORLD_LOCAL_SIZE", "4"}};
+  EXPECT_NE(problem(stale).find("WORLD_SIZE is 1, but OMPI_COMM_WORLD_SIZE is 4"), std::string::npos);
+  EXPECT_FALSE(speaks_for_all(environment(stale)));  // one of the four does
+  stale["OMPI_COMM_WORLD_RANK"] = "0";
+  EXPECT_TRUE(speaks_for_all(environment(stale)));
+  stale["WORLD_SIZE"] = "4";
+  EXPECT_EQ(problem(stale), "");
+  stale["OMPI_COMM_WORLD_RANK"] = "2";
+  EXPECT_NE(problem(stale).find("RANK is 0, but OMPI_COMM_WORLD_RANK is 2"), std::string::npos);
+  stale["TORCHELASTIC_RUN_ID"] = "job";  // one torchrun a node, which mpirun started
+  stale["WORLD_SIZE"] = "8";
+  EXPECT_EQ(problem(stale), "");
+  EXPECT_NE(
+      problem({{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"SLURM_PROCID", "1"}, {"SLURM_STEP_NUM_TASKS", "4"}})
+          .find("SLURM_STEP_NUM_TASKS is 4"),
+      std::string::npos);
 }
 
 TEST(Launch, NamesContradictions) {
@@ -89,8 +120,10 @@ TEST(Launch, NamesContradictions) {
   EXPECT_NE(problem({{"RANK", "0"}, {"WORLD_SIZE", "6"}, {"LOCAL_WORLD_SIZE", "4"}, {"MASTER_ADDR", "a"}})
                 .find("do not make up"),
             std::string::npos);
-  EXPECT_TRUE(speaks_for_all(environment({{"RANK", "0"}})));
-  EXPECT_FALSE(speaks_for_all(environment({{"RANK", "1"}})));
+  EXPECT_TRUE(speaks_for_all(environment({{"RANK", "0"}, {"WORLD_SIZE", "4"}})));
+  EXPECT_FALSE(speaks_for_all(environment({{"RANK", "1"}, {"WORLD_SIZE", "4"}})));
+  EXPECT_TRUE(speaks_for_all(environment({{"RANK", "4"}, {"WORLD_SIZE", "4"}})));  // no other knows of it
+  EXPECT_TRUE(speaks_for_all(environment({{"RANK", "x"}, {"WORLD_SIZE", "4"}})));
   EXPECT_TRUE(speaks_for_all(environment({})));
 }
 
