@@ -71,8 +71,25 @@ void check_model(const Layout& l, const ModelConfig& m) {
         l.expert, l.stage_size(), l.data, l.shard, l.context, l.tensor, nearest(l.expert, experts, good));
 }
 
+// Each micro-batch is shared evenly by the replicas, and whole ones make up the batch.
+void check_shares(const Layout& l, const LayoutDemands& d) {
+  const auto replicas = l.replicas();
+  if (d.batch % d.micro_batch == 0 && d.micro_batch % replicas == 0) return;
+  const auto batch = std::max<std::int64_t>(1, (d.batch + replicas / 2) / replicas) * replicas;
+  std::int64_t micro = replicas;  // the nearest that divides that batch
+  for (std::int64_t n = replicas; n <= batch; n += replicas)
+    if (batch % n == 0 && std::abs(n - d.micro_batch) < std::abs(micro - d.micro_batch)) micro = n;
+  fail(
+      "layout: micro-batches of train.micro_batch = {} do not make up train.batch = {} of which data {} x "
+      "shard {} "
+      "replicas take {} equal parts; the nearest choice is {}train.micro_batch = {}",
+      d.micro_batch, d.batch, l.data, l.shard, replicas,
+      batch == d.batch ? "" : fmt::format("train.batch = {} with ", batch), micro);
+}
+
 void check_batch(Layout& l, const LayoutDemands& d) {
   const bool given = l.micro_batches > 0;
+  if (l.replicas() > 1 && d.micro_batch > 0) check_shares(l, d);
   if (!given) l.micro_batches = d.micro_batch == 0 ? 1 : (d.batch + d.micro_batch - 1) / d.micro_batch;
   const auto unit = l.replicas() * l.micro_batches;
   if ((given || l.replicas() > 1) && d.batch % unit != 0)  // else the last micro-batch may be smaller
@@ -81,14 +98,6 @@ void check_batch(Layout& l, const LayoutDemands& d) {
         "choice is train.batch = {}",
         l.data, l.shard, l.micro_batches, unit, d.batch,
         std::max<std::int64_t>(1, (d.batch + unit / 2) / unit) * unit);
-  if (l.replicas() > 1 && d.micro_batch > 0 && d.batch % d.micro_batch != 0)
-    fail(
-        "layout: micro-batches of train.micro_batch = {} do not make up train.batch = {}, which data {} x "
-        "shard {} "
-        "share evenly; the nearest choice is train.micro_batch = {}",
-        d.micro_batch, d.batch, l.data, l.shard, nearest(d.micro_batch, d.batch, [&](std::int64_t n) {
-          return d.batch % n == 0 && n % l.replicas() == 0;
-        }));
   const auto cut = l.context > 1 ? 2 * l.row_size() : l.row_size();
   if (d.sequence % cut != 0)
     fail(

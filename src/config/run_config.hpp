@@ -34,6 +34,7 @@ struct RunConfig {
     std::int64_t batch = 8, micro_batch = 0;
     std::int64_t batch_start = 0, batch_ramp = 0;
     std::string dtype = "fp32", recompute = "none", device = "auto";
+    bool deterministic = false;
     std::int64_t seed = 0;
     double spike_factor = 3;
     std::int64_t max_skips = 3, max_rollbacks = 3;

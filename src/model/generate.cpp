@@ -66,28 +66,24 @@ std::string_view finish_name(Finish finish) {
   }
 }
 
-Generation generate(LanguageModel& model, const std::vector<TokenId>& prompt, const GenerateOptions& options,
-                    std::span<const std::int64_t> ends, at::Device device,
+Generation generate(const NextLogits& next_logits, std::int64_t positions, const std::vector<TokenId>& prompt,
+                    const GenerateOptions& options, std::span<const std::int64_t> ends,
                     const std::function<bool(TokenId)>& each) {
   check_sampling(options.sampling);
   require(!prompt.empty(), "nothing to go on from: the prompt is empty");
-  const auto most = model.config().max_position_embeddings;
-  require(static_cast<std::int64_t>(prompt.size()) <= most,
-          "the prompt has {} tokens, but the model's max_position_embeddings is {}", prompt.size(), most);
+  require(static_cast<std::int64_t>(prompt.size()) <= positions,
+          "the prompt has {} tokens, but the model's max_position_embeddings is {}", prompt.size(),
+          positions);
   const at::NoGradGuard no_grad;
   const Random random(options.sampling.seed, "generate");
-  const auto wanted = static_cast<std::int64_t>(prompt.size()) + options.max_tokens;
-  const auto cache = options.cache ? model.make_cache(1, std::min(most, wanted)) : nullptr;
   Generation out;
   std::vector<TokenId> ids = prompt;
-  std::size_t fed = 0;
   while (static_cast<std::int64_t>(out.tokens.size()) < options.max_tokens) {
-    if (static_cast<std::int64_t>(ids.size()) > most) {
+    if (static_cast<std::int64_t>(ids.size()) > positions) {
       out.finish = Finish::context_full;
       break;
     }
-    const auto logits = last_logits(model, std::span(ids).subspan(cache ? fed : 0), cache.get(), device);
-    fed = ids.size();
+    const auto logits = next_logits(ids);
     const std::span<const float> row(logits.data_ptr<float>(), static_cast<std::size_t>(logits.numel()));
     const auto next = sample_token(row, options.sampling, random.uniform(out.tokens.size()));
     if (std::find(ends.begin(), ends.end(), next) != ends.end()) {
@@ -102,6 +98,21 @@ Generation generate(LanguageModel& model, const std::vector<TokenId>& prompt, co
     }
   }
   return out;
+}
+
+Generation generate(LanguageModel& model, const std::vector<TokenId>& prompt, const GenerateOptions& options,
+                    std::span<const std::int64_t> ends, at::Device device,
+                    const std::function<bool(TokenId)>& each) {
+  const auto most = model.config().max_position_embeddings;
+  const auto wanted = static_cast<std::int64_t>(prompt.size()) + options.max_tokens;
+  const auto cache = options.cache ? model.make_cache(1, std::min(most, wanted)) : nullptr;
+  std::size_t fed = 0;
+  const auto next = [&](std::span<const TokenId> ids) {
+    const auto logits = last_logits(model, ids.subspan(cache ? fed : 0), cache.get(), device);
+    fed = ids.size();
+    return logits;
+  };
+  return generate(next, most, prompt, options, ends, each);
 }
 
 }  // namespace sinew

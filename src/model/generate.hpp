@@ -38,6 +38,13 @@ struct Generation {
   std::vector<TokenId> tokens;  // after the prompt, without the end token
   Finish finish = Finish::length;
 };
+// The logits [V] fp32, on the CPU, of the token after `ids`, which grow from call to call.
+using NextLogits = std::function<at::Tensor(std::span<const TokenId> ids)>;
+// As below, wherever the network is; `positions` is how many tokens it takes.
+Generation generate(const NextLogits& next, std::int64_t positions, const std::vector<TokenId>& prompt,
+                    const GenerateOptions& options, std::span<const std::int64_t> ends,
+                    const std::function<bool(TokenId)>& each = {});
+
 // Token n is a pure function of (prompt, sampling, n). `each` hears every token and ends the generation by
 // returning false. Ends at a token of `ends` and at the model's max_position_embeddings.
 Generation generate(LanguageModel& model, const std::vector<TokenId>& prompt, const GenerateOptions& options,

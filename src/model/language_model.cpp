@@ -245,10 +245,42 @@ struct LanguageModel::Impl {
     out.total = leave(head_unit(), out.total);
   }
 
+  // x [1, own, H] -> [V], on every process of the stage.
+  Tensor logits_of(std::int64_t position, const Tensor& x, const RowCut& cut) const {
+    const auto hidden = normed(enter(head_unit(), x))[0];  // [own, H]
+    Tensor token;                                          // [1, H]
+    if (cut.whole()) {
+      token = hidden.narrow(0, position, 1);
+    } else {  // the others add nothing
+      const auto here = cut.positions.narrow(0, cut.first, cut.own) == position;
+      token = (hidden * here.unsqueeze(1)).sum(0, true).contiguous();
+      partition.row->all_reduce(token);
+    }
+    const auto own = widen(project(token, head))[0].contiguous();
+    return leave(head_unit(), cut.whole() ? own : gather_vocabulary(own));
+  }
+
+  // The parts of the tensor group, of different lengths, one after another.
+  Tensor gather_vocabulary(const Tensor& own) const {
+    const auto members = size_of(partition.tensor);
+    if (members == 1) return own;
+    const auto longest = (config.vocab_size + members - 1) / members;
+    const auto all = at::empty({members * longest}, own.options());
+    partition.tensor->all_gather(all, at::constant_pad_nd(own, {0, longest - own.size(0)}, 0));
+    std::vector<Tensor> parts;
+    for (std::int64_t m = 0; m < members; ++m)
+      parts.push_back(all.narrow(
+          0, m * longest,
+          part_begin(config.vocab_size, members, m + 1) - part_begin(config.vocab_size, members, m)));
+    return at::cat(parts);
+  }
+
   StageOutput stage(std::size_t number, const StageInput& in) {
     const StagePart& chunk = chunks.at(number);
-    if (chunk.embedding || (chunk.head && config.num_nextn_predict_layers > 0)) check_tokens(in.tokens, 0);
-    if (chunk.head) check_targets(in.tokens, in.targets);
+    const bool scored = in.logits_of < 0;
+    if (chunk.embedding || (scored && chunk.head && config.num_nextn_predict_layers > 0))
+      check_tokens(in.tokens, 0);
+    if (scored && chunk.head) check_targets(in.tokens, in.targets);
     auto context = row_context(in.tokens.size(1), in.documents);
     context.training = at::GradMode::is_enabled();
     context.recompute = recompute;
@@ -258,6 +290,15 @@ struct LanguageModel::Impl {
     auto x = chunk.embedding ? embedded(in.tokens, context.cut) : in.flow.at(0);
     for (const auto& block : blocks[number]) x = through(block, x, context, stats);
     StageOutput out;
+    if (!scored) {
+      if (chunk.head) {
+        out.logits = logits_of(in.logits_of, x, context.cut);
+        return out;
+      }
+      out.flow.push_back(x);
+      if (balance.joint_alpha > 0) out.flow.push_back(joint_flow({}));
+      return out;
+    }
     LossOutput& loss = out.loss;
     if (chunk.head) head_losses(x, in, context, stats, loss);
     JointSums joint;

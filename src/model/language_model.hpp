@@ -70,10 +70,14 @@ struct StageInput {
   double scale = 1;
   std::optional<double> row_share;
   std::vector<at::Tensor> flow;  // from the stage before; empty at the first
+  // In place of losses (and with no targets): what the last stage says of the token after this one, of a
+  // single row.
+  std::int64_t logits_of = -1;
 };
 struct StageOutput {
   std::vector<at::Tensor> flow;  // to the stage after; empty at the last
   LossOutput loss;               // what this stage adds; undefined parts: nothing
+  at::Tensor logits;             // [V] fp32 of StageInput::logits_of, of the last stage alone
 };
 
 // Keys and values (MLA: latents) of one row batch, grown by forward().

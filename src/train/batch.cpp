@@ -83,22 +83,24 @@ struct LossSums {
 
 // One process's rows of a batch, cut into micro-batches.
 struct OwnRows {
-  std::vector<BatchTensors> parts;
-  std::vector<double> shares;  // of the batch's targets
-  double row_share = 0;        // of the batch's rows, of each part (of the last perhaps less)
+  std::int64_t batch_rows = 0;  // of all processes
+  std::vector<BatchTensors> parts{};
+  std::vector<double> shares{};  // of the batch's targets
   std::int64_t counted = 0;
+  double row_share(const BatchTensors& part) const {
+    return static_cast<double>(part.tokens.size(0)) / static_cast<double>(batch_rows);
+  }
 };
 
 OwnRows own_rows(const TokenBatch& batch, std::int64_t micro, bool mask_documents, at::Device device,
                  Mesh* mesh) {
-  const std::int64_t replicas = mesh == nullptr ? 1 : mesh->batch()->size();
-  const std::int64_t place = mesh == nullptr ? 0 : mesh->batch()->rank();
-  ensure(replicas == 1 || (batch.rows % micro == 0 && micro % replicas == 0),
-         "{} rows in micro-batches of {} for {} replicas", batch.rows, micro, replicas);
-  OwnRows out;
-  for (std::int64_t first = 0; first < batch.rows; first += micro) {
-    const auto rows = std::min(micro, batch.rows - first) / replicas;
-    out.parts.push_back(batch_tensors(batch, first + place * rows, rows, mask_documents, device));
+  const std::int64_t replicas = mesh == nullptr ? 1 : mesh->batch()->size(), own = micro / replicas;
+  ensure(replicas == 1 || (micro % replicas == 0 && batch.rows % own == 0),
+         "{} rows of each replica in micro-batches of {} for {} replicas", batch.rows, micro, replicas);
+  OwnRows out{.batch_rows = batch.rows * replicas};
+  for (std::int64_t first = 0; first < batch.rows; first += own) {
+    const auto rows = std::min(own, batch.rows - first);
+    out.parts.push_back(batch_tensors(batch, first, rows, mask_documents, device));
     out.counted += out.parts.back().counted;
   }
   if (replicas > 1) {
@@ -116,15 +118,11 @@ OwnRows own_rows(const TokenBatch& batch, std::int64_t micro, bool mask_document
   return out;
 }
 
-double row_share_of(const BatchTensors& part, const TokenBatch& batch) {
-  return static_cast<double>(part.tokens.size(0)) / static_cast<double>(batch.rows);
-}
-
 // A process's stages of the network in the pipeline.
 class ModelStages : public StageModule {
  public:
-  ModelStages(LanguageModel& model, Optimizer& optimizer, const TokenBatch& batch, OwnRows& rows)
-      : model_(model), optimizer_(optimizer), batch_(batch), rows_(rows) {}
+  ModelStages(LanguageModel& model, Optimizer& optimizer, OwnRows& rows)
+      : model_(model), optimizer_(optimizer), rows_(rows) {}
 
   StageFlow empty_flow(int micro_batch) const override {
     const auto& tokens = part(micro_batch).tokens;
@@ -133,7 +131,7 @@ class ModelStages : public StageModule {
   StageResult forward(int chunk, int micro_batch, const StageFlow& in) override {
     const auto& p = part(micro_batch);
     const double share = rows_.shares[static_cast<std::size_t>(micro_batch)];
-    const double row_share = row_share_of(p, batch_);
+    const double row_share = rows_.row_share(p);
     auto out = model_.stage(static_cast<std::size_t>(chunk),
                             {p.tokens, p.targets, p.documents, share, row_share, in});
     sums_.add(out.loss, share, row_share);
@@ -155,7 +153,6 @@ class ModelStages : public StageModule {
 
   LanguageModel& model_;
   Optimizer& optimizer_;
-  const TokenBatch& batch_;
   OwnRows& rows_;
   LossSums sums_;
   std::map<int, std::vector<RouterLoad>> loads_;  // by chunk
@@ -210,13 +207,13 @@ BatchLoss forward_backward(LanguageModel& model, Optimizer& optimizer, const Tok
     const auto schedule =
         make_schedule(parse_schedule_kind(layout.schedule), static_cast<int>(layout.pipeline),
                       static_cast<int>(rows.parts.size()), static_cast<int>(layout.chunks_per_rank()));
-    ModelStages stages(model, optimizer, batch, rows);
+    ModelStages stages(model, optimizer, rows);
     run_pipeline(schedule, mesh->group(Axis::pipeline), stages);
     sums = std::move(stages).sums();
   } else {
     for (std::size_t i = 0; i < rows.parts.size(); ++i) {
       auto& part = rows.parts[i];
-      const double row_share = row_share_of(part, batch);
+      const double row_share = rows.row_share(part);
       const LossOutput loss =
           model.loss(part.tokens, part.targets, part.documents, rows.shares[i], row_share);
       loss.total.backward();

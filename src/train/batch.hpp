@@ -28,8 +28,8 @@ struct BatchLoss {
   std::vector<RouterLoad> loads;  // of the whole batch
 };
 // Forward and backward over `batch` in micro-batches of `micro` rows; gradients are in the optimizer after.
-// With a mesh every process is given the whole batch, works on its own rows of each micro-batch and its own
-// stages, and is told the loss and loads of all.
+// With a mesh every process is given its own rows of the batch (rows_of_replica()), `micro` still being that
+// of all together, works on its own stages, and is told the loss and loads of all.
 BatchLoss forward_backward(LanguageModel& model, Optimizer& optimizer, const TokenBatch& batch,
                            std::int64_t micro, bool mask_documents, at::Device device, Mesh* mesh = nullptr);
 

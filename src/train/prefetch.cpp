@@ -5,11 +5,13 @@
 namespace sinew {
 
 Prefetcher::Prefetcher(const Loader& loader, std::uint64_t first_sample, std::int64_t first_step,
-                       std::function<std::int64_t(std::int64_t)> rows, std::int64_t depth)
+                       std::function<std::int64_t(std::int64_t)> rows, std::int64_t depth,
+                       std::function<std::vector<RowRun>(std::int64_t)> own)
     : loader_(loader),
       sample_(first_sample),
       step_(first_step),
       rows_(std::move(rows)),
+      own_(std::move(own)),
       depth_(static_cast<std::size_t>(depth)) {
   if (depth_ > 0) thread_ = std::thread([this] { work(); });
 }
@@ -25,8 +27,17 @@ Prefetcher::~Prefetcher() {
 
 TokenBatch Prefetcher::read() {
   const std::int64_t rows = rows_(step_++);
-  TokenBatch batch = loader_.get(sample_, rows);
+  const auto first = sample_;
   sample_ += static_cast<std::uint64_t>(rows);
+  if (!own_) return loader_.get(first, rows);
+  TokenBatch batch;
+  for (const RowRun& run : own_(rows)) {
+    const TokenBatch part = loader_.get(first + static_cast<std::uint64_t>(run.first), run.count);
+    batch.rows += part.rows;
+    batch.sequence = part.sequence;
+    batch.tokens.insert(batch.tokens.end(), part.tokens.begin(), part.tokens.end());
+    batch.documents.insert(batch.documents.end(), part.documents.begin(), part.documents.end());
+  }
   return batch;
 }
 

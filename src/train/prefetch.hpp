@@ -10,15 +10,18 @@
 #include <thread>
 
 #include "text/loader.hpp"
+#include "train/rows.hpp"
 
 namespace sinew {
 
 class Prefetcher {
  public:
   // Call n of next() gives rows(first_step + n) sequences, from sample `first_sample` on without gaps.
-  // `depth` batches are kept ready; 0: read on demand by the caller.
+  // `depth` batches are kept ready; 0: read on demand by the caller. With `own` only the runs of rows that it
+  // gives for a batch of so many are read.
   Prefetcher(const Loader& loader, std::uint64_t first_sample, std::int64_t first_step,
-             std::function<std::int64_t(std::int64_t)> rows, std::int64_t depth);
+             std::function<std::int64_t(std::int64_t)> rows, std::int64_t depth,
+             std::function<std::vector<RowRun>(std::int64_t)> own = {});
   ~Prefetcher();
   Prefetcher(const Prefetcher&) = delete;
   Prefetcher& operator=(const Prefetcher&) = delete;
@@ -33,6 +36,7 @@ class Prefetcher {
   std::uint64_t sample_;
   std::int64_t step_;
   std::function<std::int64_t(std::int64_t)> rows_;
+  std::function<std::vector<RowRun>(std::int64_t)> own_;
   std::size_t depth_;
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -90,11 +90,6 @@ void lay_out(TrainingSetup& setup, std::shared_ptr<Endpoint> endpoint) {
                                       .capacity_factor = c.balance.capacity_factor},
                                      setup.model);
   if (endpoint == nullptr) return;
-  require(
-      layout.zero == 1 || layout.shard == 1 || layout.pipeline == 1,
-      "layout.zero = {} gathers every layer for every micro-batch of a pipeline of {}: the nearest choice is "
-      "layout.zero = 1",
-      layout.zero, layout.pipeline);
   require(t.batch_ramp == 0 || layout.replicas() == 1 || t.micro_batch > 0,
           "train.batch_ramp grows the batch by single sequences, which data {} x shard {} processes cannot "
           "share: "

@@ -13,7 +13,6 @@
 #include "base/log.hpp"
 #include "base/signals.hpp"
 #include "base/text.hpp"
-#include "model/generate.hpp"
 #include "ops/gemm_peak.hpp"
 #include "parallel/partition_of.hpp"
 #include "parallel/sharding.hpp"
@@ -24,6 +23,7 @@
 #include "train/optimizer.hpp"
 #include "train/prefetch.hpp"
 #include "train/report.hpp"
+#include "train/sample.hpp"
 #include "train/schedule.hpp"
 #include "train/state_io.hpp"
 #include "train/step_clock.hpp"
@@ -148,7 +148,16 @@ class Trainer {
     prefetcher_.reset();
     prefetcher_ = std::make_unique<Prefetcher>(
         *setup_.train, samples_, step_, [this](std::int64_t step) { return batch_size(c_, step); },
-        c_.data.prefetch);
+        c_.data.prefetch,
+        [this](std::int64_t rows) {
+          const auto replicas = mesh_ == nullptr ? 1 : mesh_->layout().replicas();
+          return rows_of_replica(rows, micro_of(rows), replicas, replicas == 1 ? 0 : mesh_->batch()->rank());
+        });
+  }
+
+  // Sequences of a micro-batch of a batch of `rows`, all processes together.
+  std::int64_t micro_of(std::int64_t rows) const {
+    return c_.train.micro_batch == 0 ? rows : c_.train.micro_batch;
   }
 
   // One step, and whatever is due after it.
@@ -189,6 +198,14 @@ class Trainer {
     return static_cast<int>(signal.item<std::int64_t>());
   }
 
+  // Of what any process uses.
+  std::uint64_t largest(std::uint64_t bytes) const {
+    if (mesh_ == nullptr) return bytes;
+    const auto most = at::full({1}, static_cast<std::int64_t>(bytes), at::kLong).to(setup_.device);
+    mesh_->world()->all_reduce(most, Reduction::max);
+    return static_cast<std::uint64_t>(most.item<std::int64_t>());
+  }
+
   void fail_on_purpose(std::int64_t number) const {
     if (fault(fmt::format("kill-rank{}", mesh_->rank()), number)) std::raise(SIGKILL);
     if (fault(fmt::format("fail-rank{}", mesh_->rank()), number))
@@ -200,10 +217,10 @@ class Trainer {
     const std::int64_t number = step_ + 1;
     if (mesh_ != nullptr) fail_on_purpose(number);
     report.lr = learning_rate(c_, step_);
-    const std::int64_t micro = c_.train.micro_batch == 0 ? batch.rows : c_.train.micro_batch;
+    const std::int64_t rows = batch.rows * (mesh_ == nullptr ? 1 : mesh_->layout().replicas());
     const Span step(SpanKind::compute, "step", number);
-    report.loss =
-        forward_backward(*model_, optimizer_, batch, micro, c_.data.mask_documents, setup_.device, mesh_);
+    report.loss = forward_backward(*model_, optimizer_, batch, micro_of(rows), c_.data.mask_documents,
+                                   setup_.device, mesh_);
     if (fault("nan", number)) report.loss.cross_entropy = std::numeric_limits<double>::quiet_NaN();
     if (fault("spike", number)) report.loss.cross_entropy *= 1000;
     const Span after(SpanKind::optimizer, "update");
@@ -217,15 +234,15 @@ class Trainer {
     }
     optimizer_.zero_gradients();
     step_ = number;
-    samples_ += static_cast<std::uint64_t>(batch.rows);
-    const auto count = static_cast<std::uint64_t>(batch.rows * batch.sequence);
+    samples_ += static_cast<std::uint64_t>(rows);
+    const auto count = static_cast<std::uint64_t>(rows * batch.sequence);
     tokens_ += count;
     interval_tokens_ += count;
     ++interval_steps_;
     report.step = step_;
     report.steps = c_.train.steps;
     report.tokens = tokens_;
-    report.batch = batch.rows;
+    report.batch = rows;
     return report;
   }
 
@@ -236,7 +253,7 @@ class Trainer {
     report.mfu = report.tokens_per_second * flops_per_token_ / peak_;
     report.step_seconds = work_seconds_ / steps;
     report.data_seconds = data_seconds_ / steps;
-    report.memory_bytes = resident_bytes();
+    report.memory_bytes = due ? largest(resident_bytes()) : resident_bytes();
     usual_step_ = usual_step_ == 0 ? report.step_seconds : 0.9 * usual_step_ + 0.1 * report.step_seconds;
     report.planned_seconds = setup_.planned_step_seconds;
     report.seconds_left = usual_step_ * static_cast<double>(c_.train.steps - step_);
@@ -276,13 +293,7 @@ class Trainer {
     return prompt_tokens(tokenizer, c_.eval.sample_prompt, setup_.model);
   }
 
-  // Text is written by whole networks alone: with others every process goes along.
-  bool can_sample() const {
-    return mesh_ == nullptr || (mesh_->extent(Axis::pipeline) == 1 && mesh_->row()->size() == 1);
-  }
-
   void sample_now() {
-    if (!can_sample()) return;
     std::vector<TokenId> ids = sample_prompt();
     GenerateOptions options;
     options.sampling.temperature = c_.eval.sample_temperature;
@@ -293,8 +304,8 @@ class Trainer {
     // Rows of the embedding that no token uses may be chosen by an untrained model; they end the text.
     for (std::int64_t id = setup_.tokenizer->vocab_size(); id < setup_.model.vocab_size; ++id)
       ends.push_back(id);
-    const auto written = generate(*model_, ids, options, ends, setup_.device,
-                                  [this](TokenId) { return mesh_ != nullptr || stop_requested() == 0; });
+    const auto written = sample_text(*model_, ids, options, ends, setup_.device, mesh_,
+                                     [this](TokenId) { return mesh_ != nullptr || stop_requested() == 0; });
     ids.insert(ids.end(), written.tokens.begin(), written.tokens.end());
     TextStream stream(*setup_.tokenizer);
     sample_.clear();

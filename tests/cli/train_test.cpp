@@ -10,6 +10,7 @@
 #include <chrono>
 #include <thread>
 
+#include "cli/run_and_signal.hpp"
 #include "cli/tiny_world.hpp"
 
 namespace {
@@ -47,32 +48,6 @@ class TrainCli : public testing::Test {
 
 std::size_t lines_of(const std::string& text) {
   return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
-}
-
-// Starts sinew and calls `watch` until it gives true, then sends `signal`. Returns the exit code.
-int run_and_signal(const Arguments& arguments, int signal, const std::function<bool()>& watch,
-                   const fs::path& err) {
-  const pid_t child = fork();
-  if (child == 0) {
-    const int fd = open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    dup2(fd, 1);
-    dup2(fd, 2);
-    std::vector<char*> argv{const_cast<char*>("sinew")};
-    for (const auto& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
-    argv.push_back(nullptr);
-    execv(sinew_program().c_str(), argv.data());
-    _exit(127);
-  }
-  int status = 0;
-  while (waitpid(child, &status, WNOHANG) == 0) {
-    if (watch()) {
-      kill(child, signal);
-      waitpid(child, &status, 0);
-      break;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 // The unbroken run, one stopped by SIGTERM and resumed, one killed while it writes a checkpoint and resumed.

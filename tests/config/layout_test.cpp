@@ -61,6 +61,9 @@ TEST(Layout, SaysTheRuleAndTheNearestChoice) {
   has(problem({}, {.processes = 8, .batch = 12, .sequence = 64}), "nearest choice is train.batch = 16");
   has(problem({}, {.processes = 2, .batch = 12, .micro_batch = 8, .sequence = 64}),
       "the nearest choice is train.micro_batch = 6");
+  has(problem({}, {.processes = 3, .batch = 8, .micro_batch = 4, .sequence = 64}),
+      "the nearest choice is train.batch = 9 with train.micro_batch = 3");
+  EXPECT_EQ(problem({}, {.processes = 3, .batch = 9, .micro_batch = 3, .sequence = 64}), "");
   has(problem({.context = 8}, {.processes = 8, .batch = 8, .sequence = 60}), "the nearest choice is 64");
   has(problem({.ranks_per_node = 3}), "nearest choice is 2");
   has(problem({.expert = 8, .ranks_per_node = 1, .node_limit = 1}), "the nearest choice is 2");

@@ -16,6 +16,7 @@
 #include "parallel/sharding.hpp"
 #include "train/batch.hpp"
 #include "train/optimizer.hpp"
+#include "train/rows.hpp"
 
 namespace sinew::test {
 
@@ -48,6 +49,24 @@ struct TinyResult {
   std::vector<double> norms;
 };
 
+// The rows of a batch that this process works on.
+inline TokenBatch own_rows_of(const TokenBatch& whole, std::int64_t micro, Mesh* mesh) {
+  if (mesh == nullptr) return whole;
+  TokenBatch own;
+  own.sequence = whole.sequence;
+  const auto width = whole.sequence + 1;
+  const auto take = [&](const auto& from, auto& to, const RowRun& run) {
+    to.insert(to.end(), from.begin() + run.first * width, from.begin() + (run.first + run.count) * width);
+  };
+  for (const RowRun& run :
+       rows_of_replica(whole.rows, micro, mesh->layout().replicas(), mesh->batch()->rank())) {
+    own.rows += run.count;
+    take(whole.tokens, own.tokens, run);
+    take(whole.documents, own.documents, run);
+  }
+  return own;
+}
+
 // `on_step` sees the model and optimizer after each step.
 template <class OnEnd>
 TinyResult train_tiny(const TinyRun& run, const std::shared_ptr<Mesh>& mesh, OnEnd on_end) {
@@ -60,7 +79,7 @@ TinyResult train_tiny(const TinyRun& run, const std::shared_ptr<Mesh>& mesh, OnE
                                  : Optimizer(model.parameters(), run.optimizer);
   TinyResult result;
   for (std::int64_t step = 0; step < run.steps; ++step) {
-    const auto batch = tiny_batch(run, step);
+    const auto batch = own_rows_of(tiny_batch(run, step), run.micro, mesh.get());
     result.losses.push_back(
         forward_backward(model, optimizer, batch, run.micro, run.mask_documents, at::kCPU, mesh.get()));
     const double norm = optimizer.gradient_norm();

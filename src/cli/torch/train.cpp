@@ -11,12 +11,14 @@
 #include <cstdlib>
 #include <fstream>
 #include <memory>
+#include <numeric>
 #include <optional>
 
 #include "base/error.hpp"
 #include "base/files.hpp"
 #include "base/log.hpp"
 #include "base/signals.hpp"
+#include "base/text.hpp"
 #include "base/threads.hpp"
 #include "cli/commands.hpp"
 #include "cli/plan_here.hpp"
@@ -29,6 +31,8 @@
 
 namespace sinew::cli {
 namespace {
+
+constexpr int kStartGroup = 63;  // an id that no group of a mesh has
 
 struct Options {
   std::vector<std::string> configs, sets;
@@ -44,6 +48,7 @@ RunConfig resolve(const Options& o) {
   if (o.resume && !o.out.empty() && fs::exists(saved)) files.push_back(saved.string());
   files.insert(files.end(), o.configs.begin(), o.configs.end());
   if (!o.device.empty()) sets.push_back("train.device=" + o.device);
+  if (o.deterministic) sets.push_back("train.deterministic=true");
   require(!files.empty() || !sets.empty(),
           "nothing to train: name a run file with --config, e.g. configs/runs/demo.toml");
   RunConfig config = load_run_config(files, sets);
@@ -137,6 +142,25 @@ void open_log(const Options& o, int rank) {
   ::close(fd);
 }
 
+// All ranks must be told the same; where files lie may differ from machine to machine.
+void check_alike(const std::shared_ptr<Endpoint>& endpoint, RunConfig config) {
+  std::vector<int> ranks(static_cast<std::size_t>(endpoint->size()));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  Communicator world(endpoint, ranks, "start", kStartGroup);
+  config.data.path.assign(1, "");
+  config.model = {};
+  config.train.device = "";
+  const auto texts = gather_texts(world, to_toml(config));
+  for (std::size_t rank = 1; rank < texts.size(); ++rank) {
+    if (texts[rank] == texts[0]) continue;
+    RunConfig first, other;
+    apply_toml(first, texts[0], "rank 0");
+    apply_toml(other, texts[rank], fmt::format("rank {}", rank));
+    fail("rank {} was started with other settings than rank 0: {}", rank,
+         join(config_differences(first, other), ", "));
+  }
+}
+
 void train_as_rank(const Options& o, const RunConfig& config, const Launch& launch, Rendezvous& rendezvous) {
   EndpointOptions options;
   options.rank = launch.rank;
@@ -148,6 +172,7 @@ void train_as_rank(const Options& o, const RunConfig& config, const Launch& laun
   if (wanted.is_cuda() && launch.size > 1) own.train.device = fmt::format("cuda:{}", launch.local_rank);
   options.device = find_device(own.train.device);
   const auto endpoint = rendezvous.connect(options);
+  check_alike(endpoint, config);
   TrainingSetup setup = prepare_training(own, endpoint);
   std::unique_ptr<RunDirectory> directory;
   const auto world = setup.mesh->world();
@@ -211,7 +236,8 @@ void run(const Options& o) {
   require(o.resume || o.overwrite || !holds_run(o.out),
           "{}: holds a run already: --resume goes on with it, --overwrite starts it anew", o.out);
   make_paths_absolute(config);
-  if (o.deterministic) {  // on a CPU everything is so already; on a GPU this chooses slower operations
+  if (config.train
+          .deterministic) {  // on a CPU everything is so already; on a GPU this chooses slower operations
     ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
     at::globalContext().setDeterministicAlgorithms(true, false);
   }
