@@ -274,6 +274,9 @@ const std::vector<LayoutCase>& layout_cases() {
       {8, {"pipeline=2", "shard=2", "zero=1", "expert=4", "tensor=2"}, true},
       {8, {"pipeline=2", "context=2", "tensor=2"}, true},
       {8, {"pipeline=4", "schedule=zero-bubble", "expert=2"}, true},
+      {4, {"pipeline=2", "shard=2", "zero=3"}, true},
+      {8, {"pipeline=2", "shard=2", "zero=2", "tensor=2", "schedule=zero-bubble"}, true},
+      {4, {"pipeline=4", "schedule=gpipe-flush"}, true},
   };
   return cases;
 }

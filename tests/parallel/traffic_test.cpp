@@ -1,7 +1,6 @@
 // What node-limited dispatch in 8 bits saves between nodes.
 #include <gtest/gtest.h>
 
-#include "config/traffic_formulas.hpp"
 #include "model/tiny_models.hpp"
 #include "parallel/tiny_training.hpp"
 
