@@ -24,7 +24,8 @@ struct Options {
   std::int64_t batch = 0, sequence = 0;  // 0: not given
   int micro_batch = 0;
   std::string recompute = "none";
-  int steps = 6;
+  int steps = 6, ranks = 1;
+  std::string here_layout;
   std::string only, optimizer = "adamw";
   bool json = false, here = false, check = false, curves = false;
 };
@@ -33,7 +34,7 @@ void run_here(Options o) {
   if (o.batch == 0) o.batch = 8;
   if (o.sequence == 0) o.sequence = 256;
 #ifdef SINEW_TRAIN
-  if (o.check) return check_here(o.steps, o.model, o.json);
+  if (o.check) return check_here(o.ranks, o.steps, o.model, o.json);
   require(!o.model.empty(), "plan --here: name a model with --model, or --check");
   plan_here({.model = o.model,
              .precision = o.precision,
@@ -41,6 +42,8 @@ void run_here(Options o) {
              .batch = o.batch,
              .sequence = o.sequence,
              .micro_batch = o.micro_batch,
+             .ranks = o.ranks,
+             .layout = o.here_layout,
              .json = o.json});
 #else
   require(!o.check, "plan --here --check trains small models: this sinew was built without libtorch");
@@ -145,10 +148,15 @@ void add_main(CLI::App& command) {
   command.add_option("--html", o->html, "Write one self-contained page");
   command.add_option("--emit", o->emit, "Write a run configuration for `sinew train`");
   command.add_flag("--json", o->json, "Print JSON");
-  command.add_flag("--here", o->here, "Measure this machine and predict a run of one process on it");
-  command.add_flag(
-      "--check", o->check,
-      "With --here: predict and make a dozen small runs, print both (--model: only runs so named)");
+  command.add_flag("--here", o->here, "Measure this machine and predict a run on it");
+  command.add_flag("--check", o->check,
+                   "With --here: predict and make a dozen small runs, print both (--model: only runs or "
+                   "layouts so named)");
+  command.add_option("--ranks", o->ranks, "With --here: processes of the run, as of `sinew train`")
+      ->check(CLI::Range(1, 64));
+  command.add_option(
+      "--layout", o->here_layout,
+      "With --here --ranks: their layout, the settings of [layout], e.g. \"tensor=2 expert=2\"");
   command.add_option("--steps", o->steps, "With --check: steps of a run")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
@@ -168,7 +176,9 @@ void add_main(CLI::App& command) {
       "  sinew plan --model deepseek-v3 --accelerator H800 --count 2048 --only \"tp=1 pp=8,16 nodes=4\" "
       "--curves\n"
       "  sinew plan --here --model shakespeare-moe --batch 8 --sequence 256 --precision fp32\n"
+      "  sinew plan --here --model shakespeare-moe --ranks 2 --layout \"shard=2 zero=3\"\n"
       "  sinew plan --here --check\n"
+      "  sinew plan --here --check --ranks 2\n"
       "  sinew plan compare eras\n"
       "  sinew plan compare --model deepseek-v3 --model llama-3.1-405b --accelerator H100 --accelerator B200 "
       "--count "

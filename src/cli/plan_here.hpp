@@ -13,15 +13,18 @@ namespace sinew::cli {
 struct HereOptions {
   std::string model, precision = "fp32", recompute = "none";
   std::int64_t batch = 8, sequence = 256, micro_batch = 0;
+  int ranks = 1;       // processes
+  std::string layout;  // of them: "tensor=2 expert=2", the settings of [layout]
   bool json = false;
 };
 
 // Operations measured at the run's shapes, and what they predict.
 void plan_here(const HereOptions& options);
-// Small runs predicted and made; `names` to choose some of them.
-void check_here(int steps, const std::string& only, bool json);
+// Small runs predicted and made, each on `ranks` processes; `only` to choose those so named.
+void check_here(int ranks, int steps, const std::string& only, bool json);
 
-// Seconds of a step of a run about to begin; 0 where the planner does not know its machine.
+// Seconds of a step of a run about to begin; 0 where the planner does not know its machine. All processes of
+// the run call it together.
 double planned_step(const TrainingSetup& setup);
 
 }  // namespace sinew::cli

@@ -39,6 +39,9 @@ struct ForwardContext {
   ForwardTrace* trace = nullptr;
 };
 
+// `context`, whose cos and sin are of a whole row of `tokens`, for what the process of a partition works on.
+void cut_context(ForwardContext& context, const Partition& partition, std::int64_t tokens, at::Device device);
+
 // What one MoE layer reports of one pass.
 struct RouterStats {
   std::int64_t layer = 0, tokens = 0;  // tokens of a whole row; what follows is of this process's tokens

@@ -87,28 +87,10 @@ struct LanguageModel::Impl {
     return out;
   }
 
-  // Of a row of `tokens`, what this process works on.
-  RowCut row_cut(std::int64_t tokens) const {
-    RowCut cut{.tensor = partition.tensor, .context = partition.context, .positions = {}};
-    const auto context = size_of(partition.context), members = size_of(partition.tensor);
-    if (context * members == 1) return cut;
-    ensure(tokens % (context * members * (context > 1 ? 2 : 1)) == 0, "rows of {} tokens cannot be cut",
-           tokens);
-    cut.positions = at::tensor(ring_positions(tokens, context, rank_of(partition.context))).to(device);
-    cut.own = tokens / (context * members);
-    cut.first = cut.own * rank_of(partition.tensor);
-    return cut;
-  }
-
   // The context of a forward pass over whole rows from position 0 without a cache.
   ForwardContext row_context(std::int64_t tokens, const Tensor& documents) {
     auto out = context(0, tokens, documents);
-    out.cut = row_cut(tokens);
-    out.row_tokens = tokens;
-    if (!out.cut.whole()) {
-      out.cos = out.cos.index_select(0, out.cut.positions);
-      out.sin = out.sin.index_select(0, out.cut.positions);
-    }
+    cut_context(out, partition, tokens, device);
     return out;
   }
 

@@ -1,5 +1,6 @@
 #include "train/check_runs.hpp"
 
+#include "base/error.hpp"
 #include "train/step_bench.hpp"
 
 namespace sinew {
@@ -72,21 +73,72 @@ std::vector<CheckRun> check_runs() {
   };
 }
 
-CheckedRun check_run(const CheckRun& run, int steps, const std::function<double(const StepParts&)>& predict) {
+std::vector<CheckRun> layout_check_runs(std::int64_t processes) {
+  const auto f = at::kFloat, b = at::kBFloat16;
+  const auto none = Recompute::none, full = Recompute::full;
+  const ModelConfig moe = load_model_config("shakespeare-moe"),
+                    dense = load_model_config("shakespeare-dense"), s = shaped("S", 6), m = shaped("M", 4);
+  const auto piped = [](const char* schedule, std::int64_t chunks = 1) {
+    return Layout{.data = 1, .pipeline = 2, .schedule = schedule, .chunks = chunks};
+  };
+  if (processes == 4)
+    return {
+        {"shakespeare-moe", moe, {{4, 128, f}, 1, none}, {.data = 4}},
+        {"S", s, {{4, 256, b}, 1, none}, {.data = 2, .shard = 2}},
+        {"S", s, {{4, 256, b}, 1, none}, {.data = 2, .tensor = 2, .expert = 2}},
+        {"S", s, {{4, 256, b}, 4, none}, {.data = 2, .pipeline = 2, .expert = 2}},
+        {"S", s, {{4, 256, b}, 8, none}, {.data = 1, .pipeline = 4}},
+        {"S", s, {{4, 256, b}, 8, none}, {.data = 1, .pipeline = 4, .schedule = "zero-bubble"}},
+    };
+  require(processes == 2, "plan --here --check: layouts of 2 or 4 processes are checked, not of {}",
+          processes);
+  return {
+      {"shakespeare-moe", moe, {{8, 256, f}, 1, none}, {.data = 2}},
+      {"shakespeare-dense", dense, {{8, 256, b}, 1, none}, {.data = 2}},
+      {"S", s, {{8, 256, b}, 1, none}, {.data = 2}},
+      {"S", s, {{8, 256, b}, 1, full}, {.data = 2}},
+      {"S", s, {{8, 256, b}, 1, none}, {.data = 1, .shard = 2, .zero = 1}},
+      {"S", s, {{4, 256, b}, 2, none}, {.data = 1, .shard = 2, .zero = 2}},
+      {"S", s, {{8, 256, f}, 1, none}, {.data = 1, .shard = 2, .zero = 3}},
+      {"M, 4 layers", m, {{4, 512, b}, 1, none}, {.data = 1, .shard = 2, .zero = 3}},
+      {"S", s, {{8, 256, b}, 1, none}, {.data = 2, .expert = 2}},
+      {"M, 4 layers", m, {{4, 512, b}, 1, none}, {.data = 1, .shard = 2, .zero = 1, .expert = 2}},
+      {"shakespeare-dense", dense, {{16, 256, f}, 1, none}, {.data = 1, .tensor = 2}},
+      {"S", s, {{16, 256, b}, 1, none}, {.data = 1, .tensor = 2}},
+      {"S", s, {{16, 256, b}, 1, none}, {.data = 1, .tensor = 2, .expert = 2}},
+      {"S", s, {{4, 1024, b}, 1, none}, {.data = 1, .context = 2}},
+      {"S", s, {{4, 256, b}, 8, none}, piped("gpipe")},
+      {"S", s, {{4, 256, b}, 8, none}, piped("1f1b")},
+      {"S", s, {{4, 256, b}, 8, none}, piped("interleaved", 2)},
+      {"S", s, {{4, 256, b}, 8, none}, piped("zero-bubble")},
+      {"S", s, {{4, 256, b}, 8, none}, piped("dualpipe-v")},
+      {"M, 4 layers", m, {{2, 512, b}, 4, none}, piped("1f1b")},
+  };
+}
+
+CheckedRun check_run(const CheckRun& run, int steps,
+                     const std::function<double(const StepParts&, const StepLinks&)>& predict,
+                     const std::shared_ptr<Mesh>& mesh) {
   const RunConfig::Optimizer optimizer;
-  PartBench parts(run.model, run.shape.micro, optimizer);
-  RunBench bench(run.model, run.shape, optimizer);
+  std::unique_ptr<LinkBench> links;
+  if (mesh) links = std::make_unique<LinkBench>(run.model, run.shape.micro, mesh);
+  PartBench parts(run.model, run.shape.micro, optimizer, mesh);
+  RunBench bench(run.model, run.shape, optimizer, mesh);
+  const auto round = [&] {
+    parts.round();
+    if (links) links->round();
+  };
   bench.step();
-  parts.round();
+  round();
   CheckedRun result{.best = 1e300};
   for (int i = 0; i < steps; ++i) {
     const double seconds = bench.step();
-    parts.round();
+    round();
     result.measured += seconds / steps;
     result.best = std::min(result.best, seconds);
     result.worst = std::max(result.worst, seconds);
   }
-  result.predicted = predict(parts.mean());
+  result.predicted = predict(parts.mean(), links ? links->mean() : StepLinks{});
   return result;
 }
 

@@ -34,6 +34,11 @@ TEST(PlanCommand, NonsenseGetsOneLine) {
             "offload=0 tp=4", "--batch", "4096", "--emit", "/nonexistent/run.toml"},
            {"plan", "--here"},
            {"plan", "--here", "--model", "shakespeare-mo"},
+           {"plan", "--here", "--model", "shakespeare-moe", "--layout", "tensor=2"},
+           {"plan", "--here", "--model", "shakespeare-moe", "--ranks", "2", "--layout", "tensr=2"},
+           {"plan", "--here", "--model", "shakespeare-moe", "--ranks", "2", "--layout", "tensor=3"},
+           {"plan", "--here", "--check", "--ranks", "3"},
+           {"plan", "--here", "--check", "--ranks", "2", "--model", "nothing"},
            {"plan", "compare"},
            {"plan", "compare", "--model", "llama-3.1-8b", "--accelerator", "H100"},
            {"plan", "compare", "earas"},
@@ -55,6 +60,17 @@ TEST(PlanCommand, PredictsThisMachine) {
   const auto doc = nlohmann::json::parse(run.output);
   EXPECT_GT(doc["step_time_s"].get<double>(), 0);
   EXPECT_GT(doc["memory_bytes"].get<double>(), 2.1e6 * 16);
+}
+
+TEST(PlanCommand, PredictsProcessesOfThisMachine) {
+  const auto run =
+      run_sinew({"plan", "--here", "--model", "shakespeare-moe", "--batch", "2", "--sequence", "32",
+                 "--precision", "fp32", "--ranks", "2", "--layout", "tensor=2 expert=2", "--json"});
+  ASSERT_EQ(run.exit_code, 0) << run.error;
+  const auto doc = nlohmann::json::parse(run.output);
+  EXPECT_EQ(doc["layout"], "tensor=2 expert=2");
+  EXPECT_GT(doc["step_time_s"].get<double>(), 0);
+  EXPECT_GT(doc["sent_bytes"].get<double>(), 1e5);
 }
 
 TEST(PlanCommand, ToolsSpeakJson) {

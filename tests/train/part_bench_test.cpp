@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.hpp"
+#include "comm/ranks.hpp"
 #include "train/check_runs.hpp"
 #include "train/step_bench.hpp"
 
@@ -33,8 +34,9 @@ TEST(PartBench, ChecksRunsOfManyKinds) {
   EXPECT_GE(runs.size(), 12u);
   CheckRun tiny{"tiny", bench_preset("tiny").model, {{2, 32, at::kFloat}, 2, Recompute::full}};
   StepParts seen;
-  const CheckedRun c = check_run(tiny, 2, [&](const StepParts& parts) {
+  const CheckedRun c = check_run(tiny, 2, [&](const StepParts& parts, const StepLinks& links) {
     seen = parts;
+    EXPECT_TRUE(links.empty());
     return 1.5;
   });
   EXPECT_EQ(c.predicted, 1.5);
@@ -42,6 +44,37 @@ TEST(PartBench, ChecksRunsOfManyKinds) {
   EXPECT_GT(c.best, 0);
   EXPECT_LE(c.best, c.measured);
   EXPECT_LE(c.measured, c.worst);
+}
+
+// Every process measures its share, and all have the same means.
+TEST(PartBench, ChecksRunsOfSeveralProcesses) {
+  EXPECT_GE(layout_check_runs(2).size(), 12u);
+  EXPECT_THROW(layout_check_runs(3), UserError);
+  const ModelConfig model = bench_preset("tiny").model;
+  for (const Layout& layout :
+       {Layout{.data = 1, .tensor = 2, .expert = 2}, Layout{.data = 1, .shard = 2, .zero = 3, .expert = 2},
+        Layout{.data = 1, .pipeline = 2, .schedule = "zero-bubble"}}) {
+    const CheckRun run{"tiny", model, {{2, 32, at::kFloat}, 2, Recompute::none}, layout};
+    StepParts seen[2];
+    test::run_ranks(2, [&](const std::shared_ptr<Endpoint>& endpoint) {
+      const auto mesh = std::make_shared<Mesh>(endpoint, layout);
+      const CheckedRun c = check_run(
+          run, 2,
+          [&](const StepParts& parts, const StepLinks& links) {
+            seen[endpoint->rank()] = parts;
+            EXPECT_EQ(links.count({"world", "all_reduce"}), 1u);
+            EXPECT_EQ(links.count({"shard", "all_gather"}), layout.shard > 1 ? 1u : 0u);
+            EXPECT_EQ(links.count({"pipeline", "send"}), layout.pipeline > 1 ? 1u : 0u);
+            for (const auto& [key, rate] : links) EXPECT_GT(rate.seconds(1e6), 0) << key.first;
+            return 1.5;
+          },
+          mesh);
+      EXPECT_GT(c.best, 0);
+    });
+    EXPECT_EQ(seen[0].moe.forward, seen[1].moe.forward);
+    EXPECT_EQ(seen[0].update, seen[1].update);
+    EXPECT_EQ(seen[0].attention.weight > 0, layout.pipeline > 1);
+  }
 }
 
 }  // namespace

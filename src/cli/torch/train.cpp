@@ -22,9 +22,9 @@
 #include "base/threads.hpp"
 #include "cli/commands.hpp"
 #include "cli/plan_here.hpp"
+#include "cli/torch/ranks.hpp"
 #include "comm/lost_rank.hpp"
 #include "comm/rendezvous.hpp"
-#include "comm/spawn.hpp"
 #include "config/run_config.hpp"
 #include "ops/device.hpp"
 #include "train/trainer.hpp"
@@ -121,14 +121,6 @@ std::optional<Launch> launched() {
   }
 }
 
-void spawn(const Options& o) {
-  std::vector<std::string> arguments;
-  std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  for (std::string argument; std::getline(file, argument, '\0');) arguments.push_back(argument);
-  arguments[0] = fs::read_symlink("/proc/self/exe").string();
-  if (const int code = spawn_ranks(arguments, o.ranks); code != 0) throw CLI::RuntimeError(code);
-}
-
 // All that a rank but the first says goes to its file, for it would only repeat or interrupt.
 void open_log(const Options& o, int rank) {
   const fs::path logs = fs::path(o.out) / "logs";
@@ -179,8 +171,9 @@ void train_as_rank(const Options& o, const RunConfig& config, const Launch& laun
   const auto join = [&](RunDirectory::Mode mode) { directory = std::make_unique<RunDirectory>(o.out, mode); };
   together(*world, launch.rank == 0, [&] { join(mode_of(o)); });
   if (launch.rank != 0) join(RunDirectory::Mode::join);
+  if (!o.no_plan) setup.planned_step_seconds = planned_step(setup);
   const auto result = train_here(setup, *directory, o.resume);
-  if (launch.rank == 0) return report(o, result, config);
+  if (launch.rank == 0) return report(o, result, config, setup.planned_step_seconds);
   if (result.signal != 0) throw CLI::RuntimeError(128 + result.signal);
 }
 
@@ -190,11 +183,7 @@ void note(const Options& o, const std::string& text) {
 }
 
 void run_as_rank(const Options& o, const RunConfig& config, const Launch& launch) {
-  follow_parent();
-  ::setenv("OMP_WAIT_POLICY", "passive", 0);
-  const auto threads = std::to_string(std::max(1, default_threads() / launch.local_size));
-  ::setenv("SINEW_THREADS", threads.c_str(), 0);
-  at::set_num_threads(default_threads());
+  share_cores(launch);
   if (launch.rank == 0) open_log(o, 0);
   Rendezvous rendezvous(launch, config.layout.timeout);
   try {
@@ -241,7 +230,7 @@ void run(const Options& o) {
     ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
     at::globalContext().setDeterministicAlgorithms(true, false);
   }
-  if (o.ranks > 1 && !launch) return spawn(o);
+  if (o.ranks > 1 && !launch) return run_as_ranks(o.ranks);
   require(!launch || o.ranks == 0 || o.ranks == launch->size,
           "--ranks {} asks for other processes than {} started ({})", o.ranks, launch ? launch->by : "",
           launch ? launch->size : 0);
