@@ -2,8 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
+#include "base/chart.hpp"
 #include "base/text.hpp"
 #include "plan/answer.hpp"
 #include "schedule/simulate.hpp"
@@ -11,22 +11,7 @@
 namespace sinew::plan {
 namespace {
 
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '&')
-      out += "&amp;";
-    else if (c == '<')
-      out += "&lt;";
-    else if (c == '>')
-      out += "&gt;";
-    else if (c == '"')
-      out += "&quot;";
-    else
-      out += c;
-  }
-  return out;
-}
+using chart::xml_escaped;
 
 constexpr const char* colours[] = {"#2f6db5", "#e08a2e", "#4a9d5b", "#c2504d", "#7d62b0", "#8a6a52",
                                    "#cf7fb5", "#808080", "#b3a72f", "#38a3ad", "#5f6b7a"};
@@ -56,19 +41,19 @@ std::string stacked(const std::vector<Bar>& bars, const std::string& unit, doubl
     for (const Part& part : bar.parts) sum += part.value;
     out +=
         fmt::format("<div class=\"bar\"><div class=\"code\">{} <b>{:.3g} {}</b></div><div class=\"parts\">",
-                    escaped(bar.label), sum, unit);
+                    xml_escaped(bar.label), sum, unit);
     for (std::size_t i = 0; i < bar.parts.size(); ++i)
       if (bar.parts[i].value * scale > 0.05)
         out += fmt::format("<i style=\"width:{:.2f}%;background:{}\" title=\"{}: {:.3g} {}\"></i>",
                            bar.parts[i].value * scale, colours[i % std::size(colours)],
-                           escaped(bar.parts[i].name), bar.parts[i].value, unit);
+                           xml_escaped(bar.parts[i].name), bar.parts[i].value, unit);
     if (limit > 0) out += fmt::format("<s style=\"left:{:.2f}%\"></s>", limit * scale);
     out += "</div></div>";
   }
   out += "<p class=\"legend\">";
   for (std::size_t i = 0; i < bars[0].parts.size(); ++i)
     out += fmt::format("<span><i style=\"background:{}\"></i>{}</span>", colours[i % std::size(colours)],
-                       escaped(bars[0].parts[i].name));
+                       xml_escaped(bars[0].parts[i].name));
   if (limit > 0)
     out += fmt::format("<span class=\"limit\">line: the {:.0f} {} there are</span>", limit, unit);
   return out + "</p>";
@@ -76,55 +61,26 @@ std::string stacked(const std::vector<Bar>& bars, const std::string& unit, doubl
 
 struct Point {
   double x, y;
-  std::string label;
 };
 
 // Points joined by a line on logarithmic axes; `ideal` adds a line through the first point with slope one.
 std::string curve(const std::vector<Point>& points, const std::string& x_name, const std::string& y_name,
                   bool ideal) {
   if (points.size() < 2) return "<p>Too few points to draw.</p>";
-  double x0 = 1e300, x1 = 0, y0 = 1e300, y1 = 0;
-  for (const Point& p : points)
-    x0 = std::min(x0, p.x), x1 = std::max(x1, p.x), y0 = std::min(y0, p.y), y1 = std::max(y1, p.y);
-  if (ideal) y1 = std::max(y1, points[0].y * x1 / points[0].x);
-  y0 /= 1.15, y1 *= 1.15, x0 /= 1.08, x1 *= 1.08;
-  const double width = 720, height = 340, left = 96, bottom = 46, top = 12, right = 14;
-  const auto px = [&](double x) {
-    return left + (width - left - right) * std::log(x / x0) / std::log(x1 / x0);
-  };
-  const auto py = [&](double y) {
-    return height - bottom - (height - bottom - top) * std::log(y / y0) / std::log(y1 / y0);
-  };
-  std::string svg = fmt::format(
-      "<p class=\"cap\">{}</p><svg viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\"><rect x=\"{}\" y=\"{}\" "
-      "width=\"{}\" height=\"{}\" fill=\"none\" stroke=\"#ccc\"/>",
-      escaped(y_name), width, height, left, top, width - left - right, height - bottom - top);
-  for (int i = 0; i <= 3; ++i) {
-    const double y = y0 * std::pow(y1 / y0, i / 3.0);
-    svg += fmt::format("<text x=\"{:.0f}\" y=\"{:.0f}\" class=\"a\" text-anchor=\"end\">{}</text>", left - 6,
-                       py(y) + 4, human_count(y));
-  }
-  if (ideal)
-    svg += fmt::format(
-        "<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#aaa\" stroke-dasharray=\"5 "
-        "4\"/>",
-        px(points.front().x), py(points.front().y), px(points.back().x),
-        py(points.front().y * points.back().x / points.front().x));
-  std::string path;
-  for (const Point& p : points)
-    path += fmt::format("{}{:.1f},{:.1f}", path.empty() ? "M" : " L", px(p.x), py(p.y));
-  svg += fmt::format("<path d=\"{}\" fill=\"none\" stroke=\"#2f6db5\" stroke-width=\"2\"/>", path);
+  chart::Chart c{.subtitle = y_name, .x = {.label = x_name, .log = true}, .y = {.log = true}};
+  c.width = 520;  // small, so that a phone does not shrink its letters much
+  c.height = 300;
+  constexpr int dashed_grey = 15;
+  const Point &first = points.front(), &last = points.back();
+  if (ideal) c.lines.push_back({"", {first.x, last.x}, {first.y, first.y * last.x / first.x}, dashed_grey});
+  chart::Line line{.color = 0};
   for (const Point& p : points) {
-    svg +=
-        fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4\" fill=\"#2f6db5\"><title>{}</title></circle>",
-                    px(p.x), py(p.y), escaped(p.label));
-    svg += fmt::format("<text x=\"{:.1f}\" y=\"{:.0f}\" class=\"a\" text-anchor=\"middle\">{}</text>",
-                       px(p.x), height - bottom + 17, human_count(p.x));
+    line.x.push_back(p.x);
+    line.y.push_back(p.y);
   }
-  svg += fmt::format("<text x=\"{:.0f}\" y=\"{:.0f}\" class=\"a\" text-anchor=\"middle\">{}</text>",
-                     (left + width) / 2, height - 8, escaped(x_name));
-  svg += "</svg>";
-  return svg;
+  c.points.push_back({"", line.x, line.y, 0});
+  c.lines.push_back(std::move(line));
+  return "<div class=\"curve\">" + chart::to_svg(c) + "</div>";
 }
 
 std::vector<Part> time_parts(const StepPrediction& p) {
@@ -170,8 +126,8 @@ std::string headline(const Answer& a) {
   const Candidate& best = a.search.best[0];
   std::string out = fmt::format(
       "<h1>{}</h1><p class=\"sub\">{} parameters, {} active, on {} x {}, {}; batch {} x {} tokens</p><dl>",
-      escaped(a.network.name), human_count(n.total), human_count(n.active),
-      with_commas(static_cast<std::uint64_t>(a.cluster.count)), escaped(a.cluster.chip.name),
+      xml_escaped(a.network.name), human_count(n.total), human_count(n.active),
+      with_commas(static_cast<std::uint64_t>(a.cluster.count)), xml_escaped(a.cluster.chip.name),
       precision_name(a.job.precision), a.job.global_batch, a.job.sequence);
   const auto fact = [&](const std::string& name, const std::string& value) {
     out += fmt::format("<div><dt>{}</dt><dd>{}</dd></div>", name, value);
@@ -200,7 +156,7 @@ std::string layout_table(const Answer& a) {
     out += fmt::format(
         "<tr><td>{:.3f}</td><td>{}</td><td>{:.1f} %</td><td>{:.1f}</td><td class=\"code\">{}</td></tr>",
         c.step.seconds, human_count(c.step.tokens_per_second), 100 * c.step.mfu, c.step.memory.total() / 1e9,
-        escaped(layout_text(c.setup.layout)));
+        xml_escaped(layout_text(c.setup.layout)));
   return out + fmt::format("</table></div><p>{} layouts considered, {} of them simulated.</p>",
                            with_commas(a.search.considered), with_commas(a.search.simulated));
 }
@@ -214,12 +170,8 @@ std::string scaling(const Answer& a) {
       "th><th>days</th><th>cost</th><th>what bends the curve</th></tr>";
   for (const ScalePoint& s : a.scaling) {
     const double useful = s.best.step.tokens_per_second * s.totals.goodput.share;
-    rate.push_back(
-        {static_cast<double>(s.count), useful, fmt::format("{}: {} tokens/s", s.count, human_count(useful))});
-    if (s.totals.days > 0)
-      money_points.push_back(
-          {s.totals.days, s.totals.dollars,
-           fmt::format("{} accelerators: {:.1f} days, {}", s.count, s.totals.days, money(s.totals.dollars))});
+    rate.push_back({static_cast<double>(s.count), useful});
+    if (s.totals.days > 0) money_points.push_back({s.totals.days, s.totals.dollars});
     table += fmt::format(
         "<tr><td>{}</td><td>{}</td><td>{:.1f} %</td><td>{:.1f} "
         "%</td><td>{:.1f}</td><td>{}</td><td>{}</td></tr>",
@@ -239,10 +191,16 @@ std::string scaling(const Answer& a) {
 std::string front(const Answer& a) {
   if (a.front.size() < 2) return "";
   std::vector<Point> points;
-  for (const Candidate& c : a.front)
-    points.push_back({c.step.memory.total() / 1e9, c.step.seconds, layout_text(c.setup.layout)});
+  std::string table =
+      "<div class=\"scroll\"><table><tr><th>memory GB</th><th>step s</th><th>layout</th></tr>";
+  for (const Candidate& c : a.front) {
+    points.push_back({c.step.memory.total() / 1e9, c.step.seconds});
+    table += fmt::format("<tr><td>{:.1f}</td><td>{:.3f}</td><td class=\"code\">{}</td></tr>", points.back().x,
+                         points.back().y, xml_escaped(layout_text(c.setup.layout)));
+  }
   std::reverse(points.begin(), points.end());
-  return "<h2>Time against memory</h2>" + curve(points, "GB of an accelerator", "s a step", false);
+  return "<h2>Time against memory</h2>" + curve(points, "GB of an accelerator", "s a step", false) + table +
+         "</table></div>";
 }
 
 std::string sensitivity(const Answer& a) {
@@ -253,30 +211,36 @@ std::string sensitivity(const Answer& a) {
   for (const SensitivityRow& s : a.sensitivity)
     out += fmt::format(
         "<tr><td class=\"name\">{}</td><td>{:.3f}</td><td>{:.1f} %</td><td>{:.1f}</td><td>{}</td></tr>",
-        escaped(s.change), s.seconds, 100 * s.goodput, s.days, money(s.dollars));
+        xml_escaped(s.change), s.seconds, 100 * s.goodput, s.days, money(s.dollars));
   return out + "</table></div>";
 }
 
 constexpr const char* style =
-    "body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:0 auto;padding:1rem}"
+    ":root{color-scheme:light "
+    "dark;--text:#222;--soft:#555;--rule:#ddd;--card:#f4f6f8;--back:#fff;--line:#b00}"
+    "@media(prefers-color-scheme:dark){:root{--text:#e6eaf0;--soft:#a9b4c2;--rule:#2a313b;--card:#1c222b;"
+    "--back:#12161c;--line:#ff8a75}}"
+    "body{font:16px/1.5 system-ui,sans-serif;color:var(--text);background:var(--back);max-width:60rem;"
+    "margin:0 auto;padding:1rem}"
     "h1{margin:.2em 0 0;font-size:1.7rem}h2{margin:1.8em 0 .5em;font-size:1.15rem;border-bottom:1px solid "
-    "#ddd}"
-    ".sub{color:#555;margin:.2em 0 1em}svg{width:100%;height:auto;display:block}"
+    "var(--rule)}"
+    ".sub{color:var(--soft);margin:.2em 0 1em}svg{width:100%;height:auto;display:block}"
     "dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.6rem;margin:0}dl "
-    "div{background:#f4f6f8;border-radius:6px;padding:.5rem .7rem}"
-    "dt{font-size:.8rem;color:#555}dd{margin:0;font-size:1.15rem;font-weight:600}"
+    "div{background:var(--card);border-radius:6px;padding:.5rem .7rem}"
+    "dt{font-size:.8rem;color:var(--soft)}dd{margin:0;font-size:1.15rem;font-weight:600}"
     "table{border-collapse:collapse;font-size:.9rem}td,th{padding:.3rem "
-    ".6rem;text-align:right;border-bottom:1px solid #e5e5e5;white-space:nowrap}"
-    "th{font-weight:600;color:#555}.code,.name{text-align:left}.code{font-family:ui-monospace,monospace;font-"
-    "size:.8rem}.scroll{overflow-x:auto}"
-    ".bar{margin:.5rem 0}.parts{position:relative;display:flex;height:1.3rem;background:#f1f1f1}.parts "
+    ".6rem;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap}"
+    "th{font-weight:600;color:var(--soft)}.code,.name{text-align:left}.code{font-family:ui-monospace,"
+    "monospace;"
+    "font-size:.8rem}.scroll{overflow-x:auto}.curve{max-width:44rem}"
+    ".bar{margin:.5rem 0}.parts{position:relative;display:flex;height:1.3rem;background:var(--card)}.parts "
     "i{display:block;height:100%}.parts s{position:absolute;top:-.2rem;bottom:-.2rem;border-left:2px dashed "
-    "#b00}.cap{margin:.3rem 0;color:#555;font-size:.85rem}.a{font-size:13px;fill:#555}"
+    "var(--line)}"
     ".legend{font-size:.85rem;margin:.4rem 0;display:flex;flex-wrap:wrap;gap:.2rem 1rem}.legend "
-    "i{display:inline-block;width:.8em;height:.8em;margin-right:.35em;border-radius:2px}.limit{color:#b00}"
-    "@media(max-width:600px){.a{font-size:22px}.chart "
-    "svg{width:auto;min-width:52rem}}footer{margin-top:2rem;color:#777;font-"
-    "size:.85rem}";
+    "i{display:inline-block;width:.8em;height:.8em;margin-right:.35em;border-radius:2px}"
+    ".limit{color:var(--line)}"
+    "@media(max-width:600px){.curve text{font-size:14px}.chart svg{width:auto;min-width:52rem}}"
+    "footer{margin-top:2rem;color:var(--soft);font-size:.85rem}";
 
 }  // namespace
 
@@ -293,7 +257,7 @@ std::string answer_html(const Answer& a) {
       "accelerator</h2>{}<h2>The pipeline</h2>{}{}{}{}"
       "<footer>Made by `sinew plan`. The model, its constants and their errors on published runs: "
       "docs/planner.md.</footer></body></html>\n",
-      escaped(a.network.name), style, headline(a), layout_table(a), stacked(times, "s", 0),
+      xml_escaped(a.network.name), style, headline(a), layout_table(a), stacked(times, "s", 0),
       stacked(memories, "GB", a.cluster.chip.memory_bytes / 1e9), pipeline_chart(a.search.best[0]),
       scaling(a), front(a), sensitivity(a));
 }
