@@ -190,7 +190,7 @@ class Table {
                                   "train.batch=16",
                                   fmt::format("train.micro_batch={}", c.small_micro_batches ? 2 : 8),
                                   fmt::format("train.steps={}", o_.steps),
-                                  "train.seed=1",
+                                  fmt::format("train.seed={}", o_.seed),
                                   "optimizer.lr=0.002",
                                   "schedule.warmup=5",
                                   "eval.batches=1",

@@ -127,7 +127,7 @@ void run(const Options& o) {
 struct LayoutOptions {
   std::vector<std::string> models;
   std::vector<std::size_t> cases;
-  std::int64_t steps = 20;
+  std::int64_t steps = 20, seed = 2;
   std::string out = "out/layouts", device = "cpu";
   bool list = false;
 };
@@ -148,6 +148,7 @@ void run_layouts(const LayoutOptions& o) {
                              .models = o.models.empty() ? layout_models() : o.models,
                              .cases = o.cases,
                              .steps = o.steps,
+                             .seed = o.seed,
                              .device = o.device};
   const std::size_t all = options.models.size() * (o.cases.empty() ? cases.size() : o.cases.size());
   std::size_t done = 0, same = 0;
@@ -181,6 +182,8 @@ void add_layouts(CLI::App& bench) {
   command->add_option("--case", options->cases, "Number of a layout, as --list has it (default all)");
   command->add_option("--steps", options->steps, "Steps of each run (default 20)")
       ->check(CLI::Range(1, 100000));
+  command->add_option("--seed", options->seed, "Of weights and data (default 2)")
+      ->check(CLI::Range(0, 1 << 30));
   command->add_option("--out", options->out, "Folder of the runs (default out/layouts)");
   command->add_option(
       "--device", options->device,
