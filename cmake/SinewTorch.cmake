@@ -25,8 +25,9 @@ if(TARGET torch_cuda)
     #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
     int main() { return c10d::ProcessGroupNCCL::Options::create() == nullptr; }" SINEW_NCCL_COMPILES)
   cmake_pop_check_state()
-  set(SINEW_NCCL ${SINEW_NCCL_COMPILES})
-  if(NOT SINEW_NCCL)
+  if(SINEW_NCCL_COMPILES)
+    set(SINEW_NCCL ON)
+  else()
     message(WARNING "This libtorch is for GPUs, but several of them cannot be used together: nccl.h was not found "
                     "(-DSINEW_NCCL_INCLUDE=FOLDER), or this libtorch holds no NCCL")
   endif()
