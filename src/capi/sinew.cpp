@@ -79,7 +79,7 @@ sinew_model* sinew_model_load(const char* path) {
     const std::string where = &given(path, "path");
     auto out = std::make_unique<sinew_model>();
     out->model = engine::load_model(where);
-    engine::pack_model(*out->model);
+    engine::pack_model(*out->model, {.file = engine::PackFile::read});
     out->tokenizer = load_tokenizer(where);
     out->ends = engine::end_tokens(out->model->config, *out->tokenizer);
     return out.release();

@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include <chrono>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -24,7 +25,7 @@ using Json = nlohmann::ordered_json;
 
 struct Options {
   std::string preset, model, type = "Q4_K_M", write, kv = "bf16";
-  bool random = false, json = false, pack = true;
+  bool random = false, json = false, pack = true, pack_file = true;
   std::vector<std::int64_t> prefill{512}, depths{0, 4096}, batches{1};
   int repeats = 3, steps = 24;
 };
@@ -40,6 +41,14 @@ ModelConfig preset_config(const std::string& name) {
   return load_model_config(configs_dir() / "models" / folder);
 }
 
+// Bytes of this process's memory that no file backs.
+double own_memory() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("RssAnon:")) return std::stod(line.substr(8)) * 1024;
+  return 0;
+}
+
 double peak_memory() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -51,7 +60,8 @@ std::shared_ptr<engine::Model> make(const Options& o, double& seconds) {
   std::shared_ptr<engine::Model> model;
   if (!o.model.empty()) {
     model = engine::load_model(o.model);
-    if (o.pack) engine::pack_model(*model);
+    if (o.pack)
+      engine::pack_model(*model, {.file = o.pack_file ? engine::PackFile::write : engine::PackFile::none});
   } else {
     model = engine::random_model(preset_config(o.preset), o.type, 1);
   }
@@ -81,11 +91,25 @@ class Report {
     line["operations_per_token"] = engine::operations_per_token(m);
     line["made_in_s"] = seconds;
     line["peak_memory_bytes"] = peak_memory();
+    line["own_memory_bytes"] = own_memory();
     say(line, [&] {
-      return fmt::format("{} of weights, {} read a token, {:.2f} GOP a token; made in {:.1f} s, {} of memory",
-                         human_bytes(static_cast<double>(m.weight_bytes)),
-                         human_bytes(static_cast<double>(m.bytes_per_token())),
-                         engine::operations_per_token(m) / 1e9, seconds, human_bytes(peak_memory()));
+      return fmt::format(
+          "{} of weights, {} read a token, {:.2f} GOP a token; made in {:.2f} s, {} of memory, {} of "
+          "it beside mapped files",
+          human_bytes(static_cast<double>(m.weight_bytes)),
+          human_bytes(static_cast<double>(m.bytes_per_token())), engine::operations_per_token(m) / 1e9,
+          seconds, human_bytes(peak_memory()), human_bytes(own_memory()));
+    });
+  }
+
+  // After all of it: cache and buffers included.
+  void memory() const {
+    Json line = head("infer_memory");
+    line["peak_memory_bytes"] = peak_memory();
+    line["own_memory_bytes"] = own_memory();
+    say(line, [&] {
+      return fmt::format("{} of memory at most, {} of it beside mapped files at the end",
+                         human_bytes(peak_memory()), human_bytes(own_memory()));
     });
   }
 
@@ -178,6 +202,7 @@ void run(const Options& o) {
   for (const std::int64_t depth : o.depths)
     for (const std::int64_t batch : o.batches)
       report.decode(engine::bench_decode(session, depth, batch, o.steps));
+  report.memory();
 }
 
 }  // namespace
@@ -215,6 +240,8 @@ void add_bench_infer(CLI::App& bench) {
   command->add_option("--steps", options->steps, "Measured steps of decoding (default 24)")
       ->check(CLI::Range(1, 10000));
   command->add_flag("!--no-pack", options->pack, "Read the file's blocks as they are");
+  command->add_flag("!--no-pack-file", options->pack_file,
+                    "Do not keep the repacked weights of a large file beside it");
   command->add_flag("--json", options->json, "One JSON line a measurement");
   command->callback([options] { run(*options); });
 }

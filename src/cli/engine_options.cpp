@@ -22,6 +22,8 @@ void add_engine_options(CLI::App& command, EngineOptions& options) {
   command.add_option("--context", options.context, "Tokens the cache has room for (0: what is needed)")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 30))
       ->capture_default_str();
+  command.add_flag("!--no-pack-file", options.pack_file,
+                   "Do not keep the repacked weights of a large model beside it (MODEL.sinew-packed)");
   command.add_option("--threads", options.threads, "Threads (default: the cores there are)")
       ->check(CLI::Range(1, 1024));
 }
@@ -36,7 +38,7 @@ std::unique_ptr<engine::Session> open_session(const std::string& path, const Eng
   if (options.threads > 0) ::setenv("SINEW_THREADS", std::to_string(options.threads).c_str(), 1);
   const auto model = engine::load_model(path);
   if (!options.memory.empty()) engine::stream_experts(*model, parse_size(options.memory));
-  engine::pack_model(*model);
+  engine::pack_model(*model, {.file = options.pack_file ? engine::PackFile::write : engine::PackFile::none});
   const std::int64_t wanted = options.context > 0 ? options.context : tokens;
   return std::make_unique<engine::Session>(
       model, engine::SessionOptions{

@@ -16,6 +16,7 @@ struct EngineOptions {
   std::string memory;        // empty: all there is
   std::int64_t context = 0;  // 0: what the work needs
   int threads = 0;
+  bool pack_file = true;  // keep repacked weights beside the model
 };
 void add_engine_options(CLI::App& command, EngineOptions& options);
 

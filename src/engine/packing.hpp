@@ -24,8 +24,17 @@ bool can_pack(const WeightMatrix& w);
 // when there is too little.
 std::shared_ptr<std::byte> packed_memory(std::size_t bytes);
 
+// What is done with the file of packed weights beside the model's (pack_file.hpp).
+enum class PackFile { none, read, write };  // write: read it, or write it where it is missing or wrong
+struct PackOptions {
+  PackFile file = PackFile::none;
+  std::size_t least = std::size_t{256} << 20;  // packed bytes below which packing anew costs nothing
+};
+
 // Packs every matrix that can be, on all threads; what was read of mapped files is given back to the system
-// as it goes. Returns the bytes that the packed matrices take.
-std::size_t pack_model(Model& model);
+// as it goes. Returns the bytes that the packed matrices take. A file of packed weights that cannot be used
+// is passed over in silence, one that cannot be written with a word in the log. Models with experts on disk
+// keep no file.
+std::size_t pack_model(Model& model, const PackOptions& options = {});
 
 }  // namespace sinew::engine

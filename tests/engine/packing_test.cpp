@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 
+#include "base/error.hpp"
 #include "engine/random_model.hpp"
 #include "engine/session.hpp"
 #include "kernels/quant_tables.hpp"
@@ -65,6 +67,91 @@ TEST(Packing, PackedModelGivesTheLogitsOfItsFile) {
   // Activations in 8 bits: a percent in every product. Routing may then choose otherwise for a token.
   EXPECT_LT(relative_error(logits_of(packed_model, ids, false), want), 0.08);
   EXPECT_LT(relative_error(logits_of(packed_model, ids, true), want), 0.08);
+}
+
+// Written once, mapped afterwards; anything that does not belong to the model is written anew.
+TEST(PackFile, WrittenOnceMappedAfterwardsAndDistrusted) {
+  if (quant_kernels(active_isa()) == nullptr) GTEST_SKIP() << "nothing is packed";
+  const test::TempDir folder;
+  const auto file = folder.path() / "m.gguf", packed_file = folder.path() / "m.gguf.sinew-packed";
+  write_random_gguf(small_config(), "Q4_K_M", 3, file);
+  const std::vector<TokenId> ids{1, 2, 3, 4, 5};
+  const PackOptions keep{.file = PackFile::write, .least = 0}, look{.file = PackFile::read, .least = 0};
+  const auto logits = [&](const PackOptions& options) {
+    const auto model = load_model(file);
+    EXPECT_GT(pack_model(*model, options), 0U);
+    return logits_of(model, ids, false);
+  };
+  const auto mapped = [&](const PackOptions& options) {  // whether the weights lie in the file
+    const auto model = load_model(file);
+    pack_model(*model, options);
+    return test::slurp("/proc/self/maps").find(packed_file.string()) != std::string::npos;
+  };
+  const auto want = logits({});
+  EXPECT_FALSE(std::filesystem::exists(packed_file));
+  EXPECT_EQ(logits(look), want);
+  EXPECT_FALSE(std::filesystem::exists(packed_file));
+  EXPECT_EQ(logits(keep), want);
+  ASSERT_TRUE(mapped(keep));
+  const auto written = std::filesystem::last_write_time(packed_file);
+  EXPECT_EQ(logits(keep), want);
+  EXPECT_EQ(logits(look), want);
+  EXPECT_EQ(std::filesystem::last_write_time(packed_file), written);
+  const std::string whole = test::slurp(packed_file);
+  for (const std::size_t at : {std::size_t{0}, whole.size() / 2, whole.size() - 60, whole.size() - 41,
+                               whole.size() - 39, whole.size() - 20, whole.size() - 1}) {
+    std::string broken = whole;
+    broken[at] = static_cast<char>(broken[at] ^ 1);
+    test::spit(packed_file, broken);
+    EXPECT_EQ(logits(look), want) << "byte " << at;  // passed over
+    EXPECT_EQ(test::slurp(packed_file), broken);
+    EXPECT_EQ(logits(keep), want) << "byte " << at;  // and mended
+    EXPECT_EQ(test::slurp(packed_file), whole);
+  }
+  for (const std::size_t length : {std::size_t{0}, std::size_t{10}, whole.size() - 1}) {
+    test::spit(packed_file, whole.substr(0, length));
+    EXPECT_EQ(logits(keep), want);
+    EXPECT_EQ(test::slurp(packed_file), whole);
+  }
+  // Another model under the same name, and the same bytes written later.
+  write_random_gguf(small_config(), "Q4_K_M", 4, file);
+  EXPECT_NE(logits(keep), want);
+  EXPECT_NE(test::slurp(packed_file), whole);
+  EXPECT_EQ(logits(keep), logits({}));
+  write_random_gguf(small_config(), "Q4_K_M", 3, file);
+  EXPECT_EQ(logits(keep), want);
+}
+
+TEST(PackFile, NothingOnDiskIsNoHindrance) {
+  if (quant_kernels(active_isa()) == nullptr) GTEST_SKIP() << "nothing is packed";
+  const test::TempDir folder;
+  const auto file = folder.path() / "m.gguf", packed_file = folder.path() / "m.gguf.sinew-packed";
+  write_random_gguf(small_config(), "Q4_K_M", 3, file);
+  std::filesystem::create_directory(packed_file);  // no file can be put there, not even by root
+  test::spit(packed_file / "x", "");
+  const auto model = load_model(file);
+  EXPECT_GT(pack_model(*model, {.file = PackFile::write, .least = 0}), 0U);
+  for (const float x : logits_of(model, {1, 2, 3}, false)) ASSERT_TRUE(std::isfinite(x));
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path()))
+    EXPECT_TRUE(entry.path() == file || entry.path() == packed_file) << entry.path();
+}
+
+// A packed file that is cut short while it is in use: an error, not a crash.
+TEST(PackFile, CutShortWhileInUse) {
+  if (quant_kernels(active_isa()) == nullptr) GTEST_SKIP() << "nothing is packed";
+  const test::TempDir folder;
+  const auto file = folder.path() / "m.gguf";
+  write_random_gguf(small_config(), "Q4_K_M", 3, file);
+  const auto model = load_model(file);
+  pack_model(*model, {.file = PackFile::write, .least = 0});
+  logits_of(model, {1, 2, 3}, false);
+  std::filesystem::resize_file(file.string() + ".sinew-packed", 4096);
+  try {
+    logits_of(model, {1, 2, 3}, false);
+    FAIL() << "no error";
+  } catch (const IoError& error) {
+    EXPECT_NE(std::string(error.what()).find("m.gguf.sinew-packed"), std::string::npos) << error.what();
+  }
 }
 
 TEST(Packing, RandomModelsRun) {
