@@ -34,15 +34,5 @@ if(TARGET torch_cuda)
 endif()
 message(STATUS "NCCL: ${SINEW_NCCL}")
 
-file(WRITE ${CMAKE_BINARY_DIR}/torch_pch.cpp "// Owns the precompiled header.\n")
-add_library(sinew_torch_pch STATIC ${CMAKE_BINARY_DIR}/torch_pch.cpp)
-target_link_libraries(sinew_torch_pch PUBLIC sinew_torch fmt::fmt Threads::Threads PRIVATE sinew_flags)
-target_precompile_headers(sinew_torch_pch PRIVATE
-  <ATen/ATen.h> <torch/csrc/autograd/custom_function.h> <torch/csrc/autograd/autograd.h>
-  <fmt/format.h> <functional> <map> <memory> <string> <vector>)
-
-function(sinew_use_torch target)
-  target_link_libraries(${target} PUBLIC sinew_torch)
-  # Position-independent or not, definitions and flags must equal those of the header's owner.
-  target_precompile_headers(${target} REUSE_FROM sinew_torch_pch)
-endfunction()
+sinew_precompiled_header(sinew_torch_pch LIBS sinew_torch fmt::fmt Threads::Threads HEADERS
+  <ATen/ATen.h> <torch/csrc/autograd/custom_function.h> <torch/csrc/autograd/autograd.h>)
