@@ -319,6 +319,33 @@ TEST_F(TrainerTest, PrefetchingGivesTheSameBatches) {
   }
 }
 
+// Replicas read parts of every micro-batch that together are the batch, in the order in which one process
+// reads it.
+TEST_F(TrainerTest, ReplicasReadTheirOwnRowsAndNoOthers) {
+  TrainingSetup setup = prepare_training(config());
+  const auto rows = [](std::int64_t step) { return step < 3 ? 4 : 8; };
+  constexpr std::int64_t kReplicas = 2, kMicro = 4;
+  Prefetcher whole(*setup.train, 7, 1, rows, 0);
+  std::vector<std::unique_ptr<Prefetcher>> parts;
+  for (std::int64_t place = 0; place < kReplicas; ++place)
+    parts.push_back(std::make_unique<Prefetcher>(*setup.train, 7, 1, rows, 2, [=](std::int64_t n) {
+      return rows_of_replica(n, kMicro, kReplicas, place);
+    }));
+  for (int i = 0; i < 4; ++i) {
+    const TokenBatch want = whole.next();
+    const std::vector<TokenBatch> own{parts[0]->next(), parts[1]->next()};
+    std::vector<TokenId> joined;
+    for (std::int64_t row = 0; row < want.rows; ++row) {
+      const auto& part = own[static_cast<std::size_t>(row % kMicro / (kMicro / kReplicas))];
+      ASSERT_EQ(part.rows, want.rows / kReplicas);
+      const auto at = row / kMicro * (kMicro / kReplicas) + row % (kMicro / kReplicas);
+      const auto first = part.tokens.begin() + at * (want.sequence + 1);
+      joined.insert(joined.end(), first, first + want.sequence + 1);
+    }
+    EXPECT_EQ(joined, want.tokens);
+  }
+}
+
 TEST_F(TrainerTest, MaskedTargetsAreThoseOfTheNextDocument) {
   TokenBatch batch{
       .rows = 2, .sequence = 3, .tokens = {1, 2, 3, 4, 5, 6, 7, 8}, .documents = {0, 0, 1, 1, 0, 0, 0, 0}};
