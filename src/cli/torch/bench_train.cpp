@@ -127,7 +127,7 @@ void run(const Options& o) {
 struct LayoutOptions {
   std::vector<std::string> models;
   std::vector<std::size_t> cases;
-  std::int64_t steps = 20, seed = 2;
+  std::int64_t steps = 20, seed = 0;
   std::string out = "out/layouts", device = "cpu";
   bool list = false;
 };
@@ -182,7 +182,9 @@ void add_layouts(CLI::App& bench) {
   command->add_option("--case", options->cases, "Number of a layout, as --list has it (default all)");
   command->add_option("--steps", options->steps, "Steps of each run (default 20)")
       ->check(CLI::Range(1, 100000));
-  command->add_option("--seed", options->seed, "Of weights and data (default 2)")
+  command
+      ->add_option("--seed", options->seed,
+                   "Of weights and data (default 0: one for each model at which no two experts tie)")
       ->check(CLI::Range(0, 1 << 30));
   command->add_option("--out", options->out, "Folder of the runs (default out/layouts)");
   command->add_option(
