@@ -34,18 +34,26 @@ struct Group {
   std::vector<RowError> fitted, left_out;
 };
 
+// Other tools publish their errors on these.
+bool is_gpt3_on_h100(const PublishedRun& run) {
+  const Network& n = run.setup.network;
+  return n.layers == 96 && n.hidden == 12288 && run.setup.chip.name.starts_with("H100");
+}
+
 std::vector<Group> grouped(const std::vector<PublishedRun>& runs, const std::vector<RowError>& fitted,
                            const std::vector<RowError>& left_out, bool by_source) {
   std::vector<Group> groups;
   std::map<std::string, std::size_t> index;
-  for (std::size_t i = 0; i < runs.size(); ++i) {
-    const std::string& name = by_source ? runs[i].source : runs[i].sweep;
-    if (name.empty()) continue;
+  const auto add = [&](const std::string& name, std::size_t i) {
+    if (name.empty()) return;
     const auto [found, fresh] = index.try_emplace(name, groups.size());
     if (fresh) groups.push_back({name, {}, {}});
     groups[found->second].fitted.push_back(fitted[i]);
     if (!left_out.empty()) groups[found->second].left_out.push_back(left_out[i]);
-  }
+  };
+  for (std::size_t i = 0; i < runs.size(); ++i) add(by_source ? runs[i].source : runs[i].sweep, i);
+  for (std::size_t i = 0; i < runs.size() && !by_source; ++i)
+    if (is_gpt3_on_h100(runs[i])) add("GPT-3 175B on H100", i);
   return groups;
 }
 

@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "support/support.hpp"
 
@@ -93,6 +95,21 @@ TEST(PlanCommand, ValidatesPublishedRuns) {
   const auto doc = nlohmann::json::parse(run.output);
   EXPECT_EQ(doc["rows"].size(), 381u);
   EXPECT_LE(doc["summary_source_left_out"]["median_abs_error"].get<double>(), 0.08);
+  EXPECT_GE(doc["summary_source_left_out"]["share_within_25_percent"].get<double>(), 0.9);
+  // Half of Calculon's mean errors, and the order of layouts.
+  std::map<std::string, double> most{
+      {"Megatron 2021 table 1", 0.05}, {"GPT-3 175B on H100", 0.065}, {"BigScience", 0.165}};
+  std::set<std::string> ranked{"BigScience", "DGX Cloud", "Megatron 2021", "Megatron 2021 table 1"};
+  for (const auto& sweep : doc["sweeps"]) {
+    const std::string name = sweep["name"];
+    if (const auto found = most.extract(name)) {
+      EXPECT_LE(sweep["source_left_out"]["mean_abs_error"].get<double>(), found.mapped()) << name;
+    }
+    if (ranked.erase(name) > 0) {
+      EXPECT_GE(sweep["rank_correlation"].get<double>(), 0.8) << name;
+    }
+  }
+  EXPECT_TRUE(most.empty() && ranked.empty());
 }
 
 }  // namespace

@@ -75,6 +75,21 @@ TEST_F(RanksCli, ChangesItsLayoutAtACheckpoint) {
   EXPECT_EQ(exported.exit_code, 0) << exported.error;
 }
 
+// What a step should take is in the log and beside what it took.
+TEST_F(RanksCli, PlansItsSteps) {
+  const auto run = run_sinew({"train", "--config", path("run.toml"), "--out", path("planned"), "--ranks", "2",
+                              "--set", "train.steps=2", "--set", "layout.expert=2"},
+                             {"XDG_CACHE_HOME=" + path("cache")});
+  ASSERT_EQ(run.exit_code, 0) << run.error;
+  EXPECT_THAT(run.output, HasSubstr("s planned"));
+  for (const auto& line : metrics_lines(*world_ / "planned" / "metrics.jsonl")) {
+    if (line.contains("loss")) {
+      EXPECT_GT(line["planned_step_seconds"].get<double>(), 0);
+    }
+  }
+  EXPECT_TRUE(fs::exists(*world_ / "cache" / "sinew" / "parts"));
+}
+
 // What a run says, but for times: losses, validation and samples of text do not depend on where they are
 // made.
 TEST_F(RanksCli, SaysTheSameOnEveryLayout) {

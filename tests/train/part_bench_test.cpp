@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include "base/error.hpp"
+#include "base/files.hpp"
 #include "comm/ranks.hpp"
+#include "support/support.hpp"
 #include "train/check_runs.hpp"
+#include "train/measured_parts.hpp"
 #include "train/step_bench.hpp"
 
 namespace sinew {
@@ -44,6 +47,43 @@ TEST(PartBench, ChecksRunsOfManyKinds) {
   EXPECT_GT(c.best, 0);
   EXPECT_LE(c.best, c.measured);
   EXPECT_LE(c.measured, c.worst);
+}
+
+TEST(MeasuredParts, AreRememberedWhileTheMachineIsTheSame) {
+  const test::TempDir dir;
+  const ModelConfig model = bench_preset("tiny").model;
+  const PartShape shape{2, 32, at::kFloat};
+  const auto measure = [&](const ModelConfig& m, double probe) {
+    return measured_parts(m, shape, RunConfig::Optimizer{}, nullptr, dir / "parts", 0, probe);
+  };
+  const auto first = measure(model, 1e-3), again = measure(model, 1.05e-3);
+  EXPECT_FALSE(first.remembered);
+  EXPECT_TRUE(again.remembered);
+  EXPECT_EQ(again.parts.moe.backward, first.parts.moe.backward);
+  EXPECT_EQ(again.parts.update, first.parts.update);
+  EXPECT_FALSE(measure(model, 2e-3).remembered);  // another speed
+  EXPECT_TRUE(measure(model, 2e-3).remembered);
+  auto other = model;
+  other.vocab_size *= 2;
+  EXPECT_FALSE(measure(other, 2e-3).remembered);
+  for (const auto& entry : fs::directory_iterator(dir / "parts"))
+    write_file_atomic(entry.path(), "{\"key\": 3}");
+  EXPECT_FALSE(measure(model, 2e-3).remembered);
+  EXPECT_FALSE(measured_parts(model, shape, RunConfig::Optimizer{}, nullptr, "", 0).remembered);
+}
+
+// What rank 0 remembers is what all have.
+TEST(MeasuredParts, AreOneForAllProcesses) {
+  const test::TempDir dir;
+  const ModelConfig model = bench_preset("tiny").model;
+  for (const bool second : {false, true})
+    test::run_ranks(2, [&](const std::shared_ptr<Endpoint>& endpoint) {
+      const auto mesh = std::make_shared<Mesh>(endpoint, Layout{.data = 2});
+      const auto m =
+          measured_parts(model, {2, 32, at::kFloat}, RunConfig::Optimizer{}, mesh, dir / "p", 0, 1e-3);
+      EXPECT_EQ(m.remembered, second);
+      EXPECT_EQ(m.links.count({"data+context+tensor", "all_reduce"}), 1u);
+    });
 }
 
 // Every process measures its share, and all have the same means.

@@ -16,6 +16,7 @@
 #include "plan/here.hpp"
 #include "plan/here_ranks.hpp"
 #include "train/check_runs.hpp"
+#include "train/measured_parts.hpp"
 #include "train/setup.hpp"
 
 namespace sinew::cli {
@@ -211,14 +212,15 @@ double planned_step(const TrainingSetup& setup) {
   shape.micro = {micro / replicas, setup.config.data.sequence, setup.dtype};
   shape.micro_batches = t.batch / micro;
   shape.recompute = t.recompute == "full" ? Recompute::full : Recompute::none;
-  if (setup.mesh && setup.mesh->size() > 1) {
-    const StepLinks links = bench_links(setup.model, shape.micro, setup.mesh);
-    const StepParts parts = bench_parts(setup.model, shape.micro, setup.config.optimizer, 0.5, setup.mesh);
-    return plan::predict_ranks(ranks_run(setup.model, shape, setup.mesh->layout()), parts, links).seconds;
-  }
-  const StepParts parts = bench_parts(setup.model, shape.micro, setup.config.optimizer, 0.5);
+  const auto mesh = setup.mesh && setup.mesh->size() > 1 ? setup.mesh : nullptr;
+  const MeasuredParts measured =
+      measured_parts(setup.model, shape.micro, setup.config.optimizer, mesh, parts_folder());
+  if (mesh)
+    return plan::predict_ranks(ranks_run(setup.model, shape, mesh->layout()), measured.parts, measured.links)
+        .seconds;
   // Everything that takes time was measured: the machine's rates do not matter.
-  return plan::predict_here(plan::this_machine(1e12, 1e12, 1e10), run_of("", setup.model, shape), parts)
+  return plan::predict_here(plan::this_machine(1e12, 1e12, 1e10), run_of("", setup.model, shape),
+                            measured.parts)
       .seconds;
 }
 
