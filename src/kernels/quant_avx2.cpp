@@ -5,8 +5,8 @@
 
 namespace sinew {
 
-const QuantKernels quant_avx2 = {quantize_row, dot_tiles,  unpack_span<0>, product, nullptr,
-                                 swiglu,       add_scaled, no_tiles,       no_tiles};
+const QuantKernels quant_avx2 = {quantize_row, dot_tiles, unpack_span<0>, product,  nullptr,
+                                 nullptr,      swiglu,    add_scaled,     no_tiles, no_tiles};
 
 }  // namespace sinew
 #endif

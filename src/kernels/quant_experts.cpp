@@ -7,6 +7,7 @@
 
 #include "base/error.hpp"
 #include "base/team.hpp"
+#include "kernels/quant_slices.hpp"
 #include "kernels/quant_stream.hpp"
 
 namespace sinew {
@@ -21,14 +22,17 @@ struct Network {
   const std::int32_t* tokens = nullptr;  // null: 0, 1, ..
   const float* factor = nullptr;         // null: 1
   index_t count = 0, width = 0;
-  QuantBatch act{};                   // rows of the network
-  TiledBatch tiled_x{}, tiled_act{};  // of networks with many rows
-  float *h = nullptr, *up = nullptr;  // [count, width]: silu(gate) * up; up of few rows
-  float* out = nullptr;               // [count, hidden]
+  // Of few rows:
+  QuantBatch act{};
+  float *h = nullptr, *up = nullptr;  // [count, width]: silu(gate) * up, up
+  // Of many:
+  TiledBatch tiled_x{}, tiled_act{};
+  float* out = nullptr;  // results: few [count, hidden], many [hidden / 32][16 * groups()][32]
 
   std::int32_t token(index_t i) const { return tokens != nullptr ? tokens[i] : static_cast<std::int32_t>(i); }
   bool few() const { return count <= kFewTokens; }
   index_t groups() const { return units(count, 16); }
+  index_t piece() const { return few() ? kSliceRows : groups() * 16 * kSliceRows; }  // next 32 of a result
 };
 
 struct Layer {
@@ -37,8 +41,12 @@ struct Layer {
   QuantBatch x{};
   std::span<Network> networks{};
   std::int32_t* offset = nullptr;  // [tokens + 1] into slots
-  const float** slots = nullptr;   // results of each token in the order of the networks ..
-  float* factors = nullptr;        // .. and their factors
+  struct Slot {
+    const float* x;
+    index_t piece;
+    float factor;
+  };
+  Slot* slots = nullptr;  // results of each token in the order of the networks
 };
 
 // body(network, unit) for every unit of every network, on the team.
@@ -85,31 +93,103 @@ void down_few(const Layer& l) {
   few_products(l.kernels, {products, count});
 }
 
-// Columns 128 unit .. of h for all rows of a network.
-void gate_up(const Layer& l, const Network& n, index_t unit) {
-  const index_t column = unit * kBlockRows, columns = std::min(kBlockRows, n.width - column);
-  Workspace::Frame frame(thread_workspace());
-  float* const up = frame.take<float>(size(n.count * columns));
-  BlockProduct{l.kernels, n.w->gate, column}(n.tiled_x, n.count, n.h + column, n.width, nullptr);
-  BlockProduct{l.kernels, n.w->up, column}(n.tiled_x, n.count, up, columns, nullptr);
-  for (index_t i = 0; i < n.count; ++i)
-    l.kernels.swiglu(n.h + i * n.width + column, up + i * columns, columns);
-}
-
-// Up to 16 rows of h in 8 bits.
-void quantize_group(const Layer& l, const Network& n, index_t group) {
-  const index_t first = group * 16, count = std::min<index_t>(16, n.count - first);
-  for (index_t i = first; i < first + count; ++i) {
-    if (n.few()) l.kernels.swiglu(n.h + i * n.width, n.up + i * n.width, n.width);
+// Silu(gate) * up of the few rows of a network, in 8 bits.
+void quantize_few(const Layer& l, const Network& n) {
+  for (index_t i = 0; i < n.count; ++i) {
+    l.kernels.swiglu(n.h + i * n.width, n.up + i * n.width, n.width);
     l.kernels.quantize_row(n.h + i * n.width, n.width, n.act.row(i));
   }
-  if (!n.few()) fill_group(n.act, nullptr, first, count, n.tiled_act, group);
 }
 
-// Rows 128 unit .. of down for one network: out.
-void down(const Layer& l, const Network& n, index_t unit) {
-  const index_t column = unit * kBlockRows;
-  BlockProduct{l.kernels, n.w->down, column}(n.tiled_act, n.count, n.out + column, l.hidden, nullptr);
+constexpr index_t kSpanSlices = kSpan / kSliceRows;
+
+// A span of the activations in 8 bits: h [slices][16 * groups][32].
+void quantize_span(const Layer& l, const Network& n, index_t span, const float* h, index_t columns) {
+  const index_t places = n.groups() * 16;
+  alignas(64) float row[kSpan] = {};
+  alignas(64) std::int8_t q[kSpan];
+  std::int32_t sums[kSpan / 16];
+  float scale = 0;
+  for (index_t t = 0; t < n.count; ++t) {
+    for (index_t c = 0; c < columns; c += kSliceRows)
+      std::memcpy(row + c, h + c * places + t * kSliceRows, kSliceRows * sizeof(float));
+    l.kernels.quantize_row(row, columns, {q, &scale, sums});
+    std::int32_t sum = 0;
+    for (index_t i = 0; i < padded_cols(columns) / 16; ++i) sum += sums[i];
+    n.tiled_act.put(span, t, q, scale, sum);
+  }
+  for (index_t t = n.count; t < places; ++t) n.tiled_act.clear(span, t);
+}
+
+// The first slices that a task reads.
+struct Coming {
+  Slice first{}, second{};
+};
+Coming first_of_gate_up(const Network& n, index_t span) {
+  return {{&n.w->gate, span * kSpanSlices}, {&n.w->up, span * kSpanSlices}};
+}
+
+// Span `span` of the activations of a network with many rows: gate, up, silu(gate) * up in 8 bits.
+void gate_up(const Layer& l, const Network& n, index_t span, const Coming& after) {
+  const index_t columns = std::min(kSpan, n.width - span * kSpan), slices = units(columns, kSliceRows);
+  const index_t places = n.groups() * 16;
+  Workspace::Frame frame(thread_workspace());
+  SliceJob jobs[2] = {{frame, l.hidden}, {frame, l.hidden}};
+  float* const h = frame.take<float>(size(slices * places * kSliceRows));
+  alignas(64) float up[kGroupsHeld * 16 * kSliceRows];
+  jobs[0].keep_acc = true;
+  jobs[1].acc = up;
+  for (index_t i = 0; i < slices; ++i) {
+    const index_t slice = span * kSpanSlices + i;
+    float* const gate = h + i * places * kSliceRows;
+    const bool last = i + 1 == slices;
+    jobs[0].slice = {&n.w->gate, slice};
+    jobs[0].coming = last ? after.first : Slice{&n.w->gate, slice + 1};
+    jobs[0].acc = gate;
+    jobs[1].slice = {&n.w->up, slice};
+    jobs[1].coming = last ? after.second : Slice{&n.w->up, slice + 1};
+    multiply_slices(l.kernels, n.tiled_x, jobs, [&](index_t g, index_t held) {
+      l.kernels.swiglu(gate + g * 16 * kSliceRows, up, held * 16 * kSliceRows);
+    });
+  }
+  quantize_span(l, n, span, h, columns);
+}
+
+// Rows 256 unit .. of down for a network with many rows: out.
+void down(const Layer& l, const Network& n, index_t unit, const Coming& after) {
+  const index_t slices = units(std::min(kSpan, l.hidden - unit * kSpan), kSliceRows);
+  Workspace::Frame frame(thread_workspace());
+  SliceJob job(frame, n.width);
+  job.keep_acc = true;
+  for (index_t i = 0; i < slices; ++i) {
+    const index_t slice = unit * kSpanSlices + i;
+    job.slice = {&n.w->down, slice};
+    job.acc = n.out + slice * n.piece();
+    job.coming = i + 1 < slices ? Slice{&n.w->down, slice + 1} : after.first;
+    multiply_slices(l.kernels, n.tiled_act, {&job, 1}, [](index_t, index_t) {});
+  }
+}
+
+// body(network, unit, what the same thread reads then) for every unit of the networks with many rows.
+template <class Units, class First, class Body>
+void each_many(const Layer& l, const Units& units_of, const First& first_of, const Body& body) {
+  const auto count = [&](const Network& n) { return n.few() ? 0 : units_of(n); };
+  const auto find = [&](index_t task) {
+    const Network* n = l.networks.data();
+    for (; task >= count(*n); ++n) task -= count(*n);
+    return std::pair{n, task};
+  };
+  index_t tasks = 0;
+  for (const Network& n : l.networks) tasks += count(n);
+  chained_tasks(tasks, [&](index_t task, index_t next) {
+    Coming after;
+    if (next >= 0) {
+      const auto [n, unit] = find(next);
+      after = first_of(*n, unit);
+    }
+    const auto [n, unit] = find(task);
+    body(*n, unit, after);
+  });
 }
 
 // Where each token's results will be.
@@ -117,8 +197,7 @@ void find_slots(Layer& l, Workspace::Frame& frame) {
   index_t used = 0;
   for (const Network& n : l.networks) used += n.count;
   l.offset = frame.take<std::int32_t>(size(l.tokens + 2)) + 1;
-  l.slots = frame.take<const float*>(size(used));
-  l.factors = frame.take<float>(size(used));
+  l.slots = frame.take<Layer::Slot>(size(used));
   std::fill_n(l.offset - 1, l.tokens + 2, 0);
   for (const Network& n : l.networks)
     for (index_t i = 0; i < n.count; ++i) ++l.offset[n.token(i) + 1];
@@ -127,8 +206,8 @@ void find_slots(Layer& l, Workspace::Frame& frame) {
   for (const Network& n : l.networks)
     for (index_t i = 0; i < n.count; ++i) {
       const std::int32_t at = l.offset[n.token(i)]++;
-      l.slots[at] = n.out + i * l.hidden;
-      l.factors[at] = n.factor != nullptr ? n.factor[i] : 1.0F;
+      l.slots[at] = {n.out + i * (n.few() ? l.hidden : kSliceRows), n.piece(),
+                     n.factor != nullptr ? n.factor[i] : 1.0F};
     }
   --l.offset;
 }
@@ -143,13 +222,14 @@ void set_up(Layer& l, std::span<const QuantExpertWork> work, Workspace::Frame& f
     n.factor = item.factor;
     n.count = item.count;
     n.width = n.w->gate.rows;
-    n.act = take_batch(frame, n.count, n.width);
-    n.h = frame.take<float>(size(n.count * n.width));
-    n.out = frame.take<float>(size(n.count * l.hidden));
     if (n.few()) {
+      n.out = frame.take<float>(size(n.count * l.hidden));
+      n.act = take_batch(frame, n.count, n.width);
+      n.h = frame.take<float>(size(n.count * n.width));
       n.up = frame.take<float>(size(n.count * n.width));
       continue;
     }
+    n.out = frame.take<float>(size(units(l.hidden, kSliceRows) * n.piece()));
     n.tiled_x = take_tiles(frame, n.groups(), l.hidden);
     n.tiled_act = take_tiles(frame, n.groups(), n.width);
   }
@@ -180,18 +260,21 @@ void quant_experts(Isa isa, const float* x, index_t ld, index_t tokens, std::spa
       });
   gate_up_few(l);
   each_unit(
-      l, [](const Network& n) { return n.few() ? 0 : units(n.width, kBlockRows); },
-      [&](const Network& n, index_t unit) { gate_up(l, n, unit); });
-  each_unit(
-      l, [](const Network& n) { return n.groups(); },
-      [&](const Network& n, index_t group) { quantize_group(l, n, group); });
+      l, [](const Network& n) { return n.few() && n.count > 0 ? 1 : 0; },
+      [&](const Network& n, index_t) { quantize_few(l, n); });
   down_few(l);
-  each_unit(
-      l, [&](const Network& n) { return n.few() ? 0 : units(hidden, kBlockRows); },
-      [&](const Network& n, index_t unit) { down(l, n, unit); });
+  each_many(
+      l, [](const Network& n) { return spans(n.width); }, first_of_gate_up,
+      [&](const Network& n, index_t span, const Coming& after) { gate_up(l, n, span, after); });
+  each_many(
+      l, [&](const Network&) { return units(hidden, kSpan); },
+      [](const Network& n, index_t unit) {
+        return Coming{{&n.w->down, unit * kSpanSlices}, {}};
+      },
+      [&](const Network& n, index_t unit, const Coming& after) { down(l, n, unit, after); });
   parallel_tasks(tokens, [&](index_t t) {
     for (std::int32_t i = l.offset[t]; i < l.offset[t + 1]; ++i)
-      kernels->add_scaled(l.slots[i], l.factors[i], hidden, y + t * ldy);
+      kernels->add_scaled(l.slots[i].x, l.slots[i].piece, l.slots[i].factor, hidden, y + t * ldy);
   });
 }
 

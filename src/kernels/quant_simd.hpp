@@ -336,60 +336,93 @@ template <BlockFormat F>
 [[gnu::always_inline]] inline Vi nearest(Vf x) { return (Vi)(x + 12582912.0F) - 0x4b400000; }  // |x| < 2^22
 [[gnu::always_inline]] inline Vw twice(Vi x) { return (Vw)((x & 0xffff) | (x << 16)); }
 
+// Half `h` of the rows of a span on its way to 8 bits: chunk(0), chunk(32), .. then end().
 template <BlockFormat F, int Flip>
-void unpack_half(const std::byte* tile, index_t cols, index_t first, index_t count, int h, std::int8_t* out,
-                 float* scale) {
+struct SpanUnpacker {
   using Fm = Format<F>;
-  constexpr PackedLayout layout = Fm::layout;
-  constexpr float bias = static_cast<float>(layout.bias), top = static_cast<float>(Fm::top - layout.bias);
-  constexpr index_t lowest = Fm::levels ? 1 : 0;
-  Scales group[kSpan / Fm::group];
-  Vf largest_value = splat(1e-30F);
-  for (index_t g = 0; g < count; g += Fm::group) {
-    const Scales s = full_scales<F>(tile, cols, first + g, h);
-    group[g / Fm::group] = s;
-    largest_value =
-        maximum(largest_value, absolute(s.scale * (static_cast<float>(lowest) - bias) - s.minimum));
-    largest_value = maximum(largest_value, absolute(s.scale * top - s.minimum));
-  }
-  store(scale + h * W, largest_value * (1.0F / 127));
-  const Vf inverse = (127.0F * 256) / largest_value;  // to 8 bits after the point
-  constexpr int flip = Flip * 0x0101;
-  for (index_t c = 0; c < count; c += 32) {
-    Vw w[8];
-    const index_t column = first + c, block = column / layout.elements;
-    const std::byte* const chunk = tile + layout.heads(cols) + block * layout.body() + layout.scale_bytes +
-                                   column % layout.elements / 32 * layout.chunk_bytes();
-    load_codes<F>(chunk, h, w);
-    if (h == 0) fetch<layout.chunk_bytes(), 2>(chunk + Ahead::kFar);
-#pragma GCC unroll 2
-    for (index_t g = 0; g < 32; g += Fm::group) {
-      const Scales s = group[(c + g) / Fm::group];
+  static constexpr PackedLayout layout = Fm::layout;
+  const std::byte*
+      packed;     // its codes: blocks of 256 are spans, smaller ones hold nothing else in their bodies
+  index_t count;  // of columns
+  int h;
+  std::int8_t* out;
+  struct Group {
+    Vw factor, less;
+  } group[kSpan / Fm::group];
+
+  [[gnu::always_inline]] SpanUnpacker(const std::byte* tile, index_t cols, index_t span, int half,
+                                      std::int8_t* to, float* scale)
+      : packed(tile + layout.heads(cols) + span * (kSpan / layout.elements) * layout.body() +
+               layout.scale_bytes),
+        count(cols - span * kSpan < kSpan ? cols - span * kSpan : kSpan),
+        h(half),
+        out(to) {
+    static_assert(layout.elements == kSpan || layout.scale_bytes == 0);
+    const index_t first = span * kSpan;
+    constexpr float bias = static_cast<float>(layout.bias), top = static_cast<float>(Fm::top - layout.bias);
+    constexpr index_t lowest = Fm::levels ? 1 : 0;
+    Scales scales[kSpan / Fm::group];
+    Vf largest_value = splat(1e-30F);
+    for (index_t g = 0; g < count; g += Fm::group) {
+      const Scales s = full_scales<F>(tile, cols, first + g, h);
+      scales[g / Fm::group] = s;
+      largest_value =
+          maximum(largest_value, absolute(s.scale * (static_cast<float>(lowest) - bias) - s.minimum));
+      largest_value = maximum(largest_value, absolute(s.scale * top - s.minimum));
+    }
+    store(scale + h * W, largest_value * (1.0F / 127));
+    const Vf inverse = (127.0F * 256) / largest_value;  // to 8 bits after the point
+    for (index_t g = 0; g < count; g += Fm::group) {
+      const Scales s = scales[g / Fm::group];
       const Vi rounded = nearest(s.scale * inverse);
-      const Vw factor = twice(rounded), less = twice(rounded * Fm::bias + nearest(s.minimum * inverse) - 128);
-#pragma GCC unroll 8
-      for (index_t v = g / 4; v < (g + Fm::group) / 4; ++v) {
-        Vw even = w[v] & 0x00ff, odd = w[v] >> 8;
-        if constexpr (Fm::made_signed) {
-          even = (even ^ 0x0080) - 0x0080;
-          odd = (odd ^ 0x0080) - 0x0080;
-        }
-        even = even * factor - less;
-        odd = odd * factor - less;
-        const Vw both = ((even >> 8) | (odd & 0xff00)) ^ splat16(flip);
-        __builtin_memcpy(out + (c / 4 + v) * 64 + h * (64 / kHalves), &both, sizeof both);
-      }
+      group[g / Fm::group] = {twice(rounded), twice(rounded * Fm::bias + nearest(s.minimum * inverse) - 128)};
     }
   }
-  const Vw zero = splat16(flip);
-  for (index_t v = count / 4; v < round_up(count, 64) / 4; ++v)
-    __builtin_memcpy(out + v * 64 + h * (64 / kHalves), &zero, sizeof zero);
-}
+
+  // The first (0) or second (1) 16 of columns 32 n .. 32 n + 31 of the span; none beyond its end.
+  template <unsigned Part>
+  [[gnu::always_inline]] void half_chunk(std::size_t n) const {
+    if (static_cast<index_t>(n * 32) >= count) return;
+    constexpr int flip = Flip * 0x0101;
+    Vw w[8];
+    const std::byte* const chunk = packed + n * static_cast<std::size_t>(layout.chunk_bytes());
+    load_codes<F>(chunk, h, w);
+    if (h == 0 && Part == 0) fetch<layout.chunk_bytes(), 3>(chunk + 2 * Ahead::kNear);
+    const Group& values = group[Fm::group == 16 ? 2 * n + Part : n];
+    const Vw factor = values.factor, less = values.less;
+    std::int8_t* const to = out + n * 512 + h * (64 / kHalves);
+#pragma GCC unroll 4
+    for (unsigned v = 4 * Part; v < 4 * Part + 4; ++v) {
+      Vw even = w[v] & 0x00ff, odd = w[v] >> 8;
+      if constexpr (Fm::made_signed) {
+        even = (even ^ 0x0080) - 0x0080;
+        odd = (odd ^ 0x0080) - 0x0080;
+      }
+      even = even * factor - less;
+      odd = odd * factor - less;
+      const Vw both = ((even >> 8) | (odd & 0xff00)) ^ splat16(flip);
+      __builtin_memcpy(to + v * 64, &both, sizeof both);
+    }
+  }
+  [[gnu::always_inline]] void chunk(std::size_t n) const {
+    half_chunk<0>(n);
+    half_chunk<1>(n);
+  }
+
+  [[gnu::always_inline]] void end() const {  // zeros to the next 64 columns
+    const Vw zero = splat16(Flip * 0x0101);
+    for (index_t v = count / 4; v < round_up(count, 64) / 4; ++v)
+      __builtin_memcpy(out + v * 64 + h * (64 / kHalves), &zero, sizeof zero);
+  }
+};
 
 template <BlockFormat F, int Flip>
 void unpack_format(const std::byte* tile, index_t cols, index_t span, std::int8_t* out, float* scale) {
-  const index_t first = span * kSpan, count = cols - first < kSpan ? cols - first : kSpan;
-  for (int h = 0; h < kHalves; ++h) unpack_half<F, Flip>(tile, cols, first, count, h, out, scale);
+  for (int h = 0; h < kHalves; ++h) {
+    const SpanUnpacker<F, Flip> span_of(tile, cols, span, h, out, scale);
+    for (std::size_t n = 0; n < kSpan / 32; ++n) span_of.chunk(n);
+    span_of.end();
+  }
 }
 
 // ---- one function for all formats ----
@@ -445,9 +478,13 @@ void unpack_span(BlockFormat format, const std::byte* tile, index_t cols, index_
 void quantize_row(const float* x, index_t cols, const QuantRow& out) {
   for (index_t first = 0; first < cols; first += kSpan) {
     const index_t end = cols - first < kSpan ? cols : first + kSpan;  // multiples of 32
-    Vf most = splat(0);
-    for (index_t i = first; i < end; i += W) most = maximum(most, absolute(load(x + i)));
-    const float peak = largest(most);
+    Vf most[4] = {};  // of four sums at once: no step waits for the one before
+    for (index_t i = first; i + 4 * W <= end; i += 4 * W)
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) most[k] = maximum(most[k], absolute(load(x + i + k * W)));
+    for (index_t i = first + (end - first) / (4 * W) * (4 * W); i < end; i += W)
+      most[0] = maximum(most[0], absolute(load(x + i)));
+    const float peak = largest(maximum(maximum(most[0], most[1]), maximum(most[2], most[3])));
     const float inverse = peak > 0 ? 127.0F / peak : 0;
     out.scale[first / kSpan] = peak / 127.0F;
     for (index_t i = first; i < end; i += W) store_bytes(out.q + i, nearest(load(x + i) * inverse));
@@ -464,8 +501,9 @@ void swiglu(float* gate, const float* up, index_t n) {  // n: a multiple of 16
   }
 }
 
-void add_scaled(const float* x, float factor, index_t n, float* y) {  // n: a multiple of 16
-  for (index_t i = 0; i < n; i += W) store(y + i, load(y + i) + load(x + i) * factor);
+void add_scaled(const float* x, index_t piece, float factor, index_t n, float* y) {  // n: a multiple of 16
+  for (index_t c = 0; c < n; c += 32, x += piece)
+    for (index_t i = c; i < n && i < c + 32; i += W) store(y + i, load(y + i) + load(x + i - c) * factor);
 }
 
 // ---- the product of unpacked spans, without tiles ----

@@ -25,6 +25,17 @@ struct QuantRow {
   std::int32_t* sums = nullptr;  // [padded_cols(cols) / 16]: of 16 q each
 };
 
+// A span of two tiles to be brought to 8 bits, and memory to be fetched meanwhile.
+struct SpanToUnpack {
+  BlockFormat format;
+  const std::byte *tiles, *second;  // null: no second tile
+  index_t cols, span;
+  std::int8_t* codes;  // [2][16 * kSpan]
+  float* scale;        // [32]
+  const std::byte* ahead;
+  index_t lines;  // of 64 bytes, into the second-level cache
+};
+
 struct QuantKernels {
   void (*quantize_row)(const float* x, index_t cols, const QuantRow& out);
   // out [tokens, 16 * tiles] (row stride ld_out) = products of up to 4 tokens with up to 4 tiles that lie one
@@ -41,14 +52,19 @@ struct QuantKernels {
   // bytes apart. scale, sum [16 * groups]: of each token in this span.
   void (*product)(const std::int8_t* a, index_t stride, index_t groups, index_t steps, const std::int8_t* b,
                   const float* b_scale, const float* scale, const std::int32_t* sum, float* acc, bool first);
+  // product() of up to 3 groups while `coming` is unpacked: the tiles multiply as vectors unpack. Null
+  // without tiles.
+  void (*product_while)(const std::int8_t* a, index_t stride, index_t groups, index_t steps,
+                        const std::int8_t* b, const float* b_scale, const float* scale, float* acc,
+                        bool first, const SpanToUnpack& coming);
   // sums [groups, 32 * 16] of bare products over any number of steps; b and b + 1024 * steps; groups even.
   // Null without tiles.
   void (*multiply)(const std::int8_t* a, index_t stride, index_t groups, index_t steps, const std::int8_t* b,
                    std::int32_t* sums);
   // silu(gate) * up into gate.
   void (*swiglu)(float* gate, const float* up, index_t n);
-  // y += factor * x.
-  void (*add_scaled)(const float* x, float factor, index_t n, float* y);
+  // y += factor * x; x in pieces of 32 numbers, `piece` apart.
+  void (*add_scaled)(const float* x, index_t piece, float factor, index_t n, float* y);
   void (*begin)();  // around product() on a thread: tile registers
   void (*end)();
 };

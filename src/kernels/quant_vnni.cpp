@@ -5,8 +5,8 @@
 
 namespace sinew {
 
-const QuantKernels quant_vnni = {quantize_row, dot_tiles,  unpack_span<128>, product, nullptr,
-                                 swiglu,       add_scaled, no_tiles,         no_tiles};
+const QuantKernels quant_vnni = {quantize_row, dot_tiles, unpack_span<128>, product,  nullptr,
+                                 nullptr,      swiglu,    add_scaled,       no_tiles, no_tiles};
 
 }  // namespace sinew
 #endif

@@ -77,6 +77,28 @@ TEST(QuantMatmul, AnyNumberOfTokensAgainstDoubles) {
   }
 }
 
+// Threads take from each other's ends: every row of every product once, whatever the sizes.
+TEST(QuantMatmul, ManySmallProductsOfFewTokens) {
+  const index_t cols = 256;
+  std::vector<TestMatrix> matrices;
+  for (std::uint64_t i = 0; i < 12; ++i)
+    matrices.push_back(make(i % 2 == 0 ? BlockFormat::q4_k : BlockFormat::q8_0,
+                            static_cast<index_t>(1 + 37 * i), cols, 40 + i));
+  const auto x = test::random_matrix<float>(3 * cols, 6);
+  for (const index_t tokens : {1, 3}) {
+    std::vector<std::vector<float>> y;
+    std::vector<QuantProduct> products;
+    for (const TestMatrix& m : matrices)
+      y.emplace_back(static_cast<std::size_t>(tokens * m.packed.rows), -1.0F);
+    for (std::size_t i = 0; i < matrices.size(); ++i)
+      products.push_back({&matrices[i].packed, y[i].data(), matrices[i].packed.rows, nullptr});
+    quant_matmul(best_isa(), x.data(), cols, tokens, cols, products);
+    for (std::size_t i = 0; i < matrices.size(); ++i)
+      EXPECT_LT(test::relative_error(y[i], product({x.begin(), x.end()}, tokens, matrices[i])), kActivations)
+          << i << " " << tokens;
+  }
+}
+
 TEST(QuantMatmul, SameOnOneThreadAndMany) {
   const index_t cols = 512, rows = 96;
   const TestMatrix w = make(BlockFormat::q4_k, rows, cols, 4);
@@ -91,8 +113,20 @@ TEST(QuantMatmul, SameOnOneThreadAndMany) {
   }
 }
 
-TEST(QuantExperts, NetworksOfOneAndManyRowsAgainstDoubles) {
-  const index_t hidden = 256, narrow = 96, wide = 160;
+struct Sizes {
+  index_t hidden, narrow, wide;
+  std::vector<index_t> tokens;
+};
+void PrintTo(const Sizes& s, std::ostream* out) { *out << s.hidden << " " << s.narrow << " " << s.wide; }
+
+class QuantExperts : public testing::TestWithParam<Sizes> {};
+
+// One span and several, whole and not; up to 3 groups of 16 tokens and more.
+INSTANTIATE_TEST_SUITE_P(Sizes, QuantExperts,
+                         testing::Values(Sizes{256, 96, 160, {1, 7, 50}}, Sizes{512, 288, 320, {70}}));
+
+TEST_P(QuantExperts, NetworksOfOneAndManyRowsAgainstDoubles) {
+  const auto& [hidden, narrow, wide, all_tokens] = GetParam();
   struct Weights {
     TestMatrix gate, up, down;
     PackedSwiglu packed() const { return {gate.packed, up.packed, down.packed}; }
@@ -104,7 +138,7 @@ TEST(QuantExperts, NetworksOfOneAndManyRowsAgainstDoubles) {
                        make(BlockFormat::q4_k, width, hidden, 20 + e),
                        make(BlockFormat::q5_0, hidden, width, 30 + e)});
   }
-  for (const index_t tokens : {1, 7, 50}) {
+  for (const index_t tokens : all_tokens) {
     auto x = test::random_matrix<float>(tokens * hidden, 6, 0.05);
     // Expert 0 has no rows; 1 every third token; 2 every other; 3, the shared one, all.
     std::vector<std::int32_t> chosen[3];

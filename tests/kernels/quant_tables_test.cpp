@@ -186,4 +186,53 @@ TEST(QuantKernels, ProductsOfUnpackedSpansAreExact) {
   }
 }
 
+TEST(QuantKernels, UnpackingBesideProductsChangesNeither) {
+  for (const Isa isa : integer_isas()) {
+    const QuantKernels& kernels = *quant_kernels(isa);
+    if (kernels.product_while == nullptr) continue;
+    const Random random(6, "beside");
+    test::Aligned<std::int8_t> a(3 * 16 * kSpan), b(32 * kSpan), codes(32 * kSpan), want_codes(32 * kSpan);
+    test::Aligned<float> b_scale(32), scale(48), acc(48 * 32), want(48 * 32), made(32), want_made(32);
+    for (index_t i = 0; i < 3 * 16 * kSpan; ++i)
+      a.data()[i] = static_cast<std::int8_t>(random.bits(static_cast<std::uint64_t>(i)) % 255 - 127);
+    for (index_t i = 0; i < 32 * kSpan; ++i)
+      b.data()[i] = static_cast<std::int8_t>(random.bits(static_cast<std::uint64_t>(i) + 99999) % 255 - 127);
+    for (index_t i = 0; i < 32; ++i) b_scale.data()[i] = static_cast<float>(0.5 + i);
+    for (index_t i = 0; i < 48; ++i) scale.data()[i] = static_cast<float>(2.0 - 0.01 * i);
+    for (const BlockFormat format : test::packable_formats())
+      for (const index_t cols : widths(format))
+        for (const index_t groups : {1, 2, 3})
+          for (const bool second : {false, true}) {
+            const auto blocks = test::random_blocks(format, 32, cols, 12);
+            auto tiles = packed(format, blocks, 32, cols);
+            const std::byte* const other = tiles.data() + packed_layout(format).tile_bytes(cols);
+            const index_t span = spans(cols) - 1, steps = second ? 4 : 2;
+            std::fill_n(acc.data(), 48 * 32, 1.0F);
+            std::fill_n(want.data(), 48 * 32, 1.0F);
+            kernels.begin();
+            kernels.product_while(a.data(), 16 * kSpan, groups, steps, b.data(), b_scale.data(), scale.data(),
+                                  acc.data(), false,
+                                  {format, tiles.data(), second ? other : nullptr, cols, span, codes.data(),
+                                   made.data(), tiles.data(), 5});
+            kernels.product(a.data(), 16 * kSpan, groups, steps, b.data(), b_scale.data(), scale.data(),
+                            nullptr, want.data(), false);
+            kernels.end();
+            kernels.unpack_span(format, tiles.data(), cols, span, want_codes.data(), want_made.data());
+            kernels.unpack_span(format, other, cols, span, want_codes.data() + 16 * kSpan,
+                                want_made.data() + 16);
+            const index_t count = round_up(std::min(kSpan, cols - span * kSpan), 64) * 16;
+            for (index_t half = 0; half < (second ? 2 : 1); ++half) {
+              EXPECT_EQ(std::memcmp(codes.data() + half * 16 * kSpan, want_codes.data() + half * 16 * kSpan,
+                                    static_cast<std::size_t>(count)),
+                        0)
+                  << block_info(format).name << " " << cols;
+              EXPECT_EQ(std::memcmp(made.data() + half * 16, want_made.data() + half * 16, 64), 0);
+            }
+            for (index_t r = second ? 32 : 16; r < 32; ++r) EXPECT_EQ(made.data()[r], 0);
+            EXPECT_EQ(std::memcmp(acc.data(), want.data(), 48 * 32 * sizeof(float)), 0)
+                << block_info(format).name << " " << groups;
+          }
+  }
+}
+
 }  // namespace sinew

@@ -1,0 +1,90 @@
+// Products of many tokens: 32 rows of weights at a time are unpacked to 8 bits and stay in a core's caches
+// while all tokens go by; meanwhile the packed bytes of what comes next are fetched, so that neither memory
+// nor arithmetic waits for the other.
+#pragma once
+
+#include <algorithm>
+#include <span>
+
+#include "base/team.hpp"
+#include "kernels/quant_batch.hpp"
+
+namespace sinew {
+
+inline constexpr index_t kSliceRows = 32;
+inline constexpr index_t kGroupsHeld = 4;  // groups of 16 tokens whose sums stay near while spans go by
+
+// Rows 32 index .. of w; `w` null: nothing.
+struct Slice {
+  const PackedMatrix* w = nullptr;
+  index_t index = 0;
+
+  index_t tile_bytes() const { return packed_layout(w->format).tile_bytes(w->cols); }
+  index_t rows() const { return std::min(kSliceRows, w->rows - index * kSliceRows); }
+  index_t tiles() const { return (rows() + kPackedRows - 1) / kPackedRows; }
+  const std::byte* data() const { return w->data + 2 * index * tile_bytes(); }
+};
+
+// One slice at work: unpacked span by span as the first tokens need it, and kept for the others.
+struct SliceJob {
+  SliceJob(Workspace::Frame& frame, index_t cols)
+      : codes(frame.take<std::int8_t>(static_cast<std::size_t>(spans(cols) * kSliceRows * kSpan))),
+        scale(frame.take<float>(static_cast<std::size_t>(spans(cols) * kSliceRows))) {}
+
+  Slice slice{};
+  Slice coming{};         // what is to be fetched meanwhile
+  float* acc = nullptr;   // [16 * kGroupsHeld, 32]: of the groups at hand; or
+  bool keep_acc = false;  // .. of all groups
+  std::int8_t* codes;     // [spans][2][16 * kSpan]
+  float* scale;           // [spans][32]
+};
+
+namespace detail {
+index_t multiply_first(const QuantKernels& kernels, const TiledBatch& x, std::span<SliceJob> jobs);
+void multiply_more(const QuantKernels& kernels, const TiledBatch& x, std::span<SliceJob> jobs, index_t first,
+                   index_t held);
+}  // namespace detail
+
+// All groups of x times the slices of all jobs. Calls done(first, held) when the sums of groups [first, first
+// + held) are there.
+template <class Done>
+void multiply_slices(const QuantKernels& kernels, const TiledBatch& x, std::span<SliceJob> jobs,
+                     const Done& done) {
+  kernels.begin();
+  index_t g = detail::multiply_first(kernels, x, jobs);
+  done(index_t{0}, g);
+  for (; g < x.groups; g += kGroupsHeld) {
+    const index_t held = std::min(kGroupsHeld, x.groups - g);
+    detail::multiply_more(kernels, x, jobs, g, held);
+    done(g, held);
+  }
+  kernels.end();
+}
+
+// body(task, next) for every task in [0, count) on the team, handed out in rising order; `next` is the task
+// that the same thread does then, or -1.
+template <class Body>
+void chained_tasks(std::ptrdiff_t count, const Body& body) {
+  if (count <= 1 || inside_team()) {
+    for (std::ptrdiff_t i = 0; i < count; ++i) body(i, i + 1 < count ? i + 1 : -1);
+    return;
+  }
+  struct Tasks {
+    const Body& body;
+    const std::ptrdiff_t count;
+    std::atomic<std::ptrdiff_t> next{0};
+    std::ptrdiff_t take() { return next.fetch_add(1, std::memory_order_relaxed); }
+  } tasks{body, count};
+  run_team(
+      [](void* context) {
+        auto& t = *static_cast<Tasks*>(context);
+        for (std::ptrdiff_t i = t.take(); i < t.count;) {
+          const std::ptrdiff_t next = t.take();
+          t.body(i, next < t.count ? next : -1);
+          i = next;
+        }
+      },
+      &tasks);
+}
+
+}  // namespace sinew
