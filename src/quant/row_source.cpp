@@ -1,5 +1,8 @@
 #include "quant/row_source.hpp"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -45,6 +48,17 @@ void scale_blocks(const std::vector<float>& scales, std::int64_t cols, std::int6
   }
 }
 
+// Pages of a map that have been read may go: else the whole file stays in memory while it is streamed. They
+// come back when they are wanted again. (Of small pieces nothing goes: rows are then asked for one by one.)
+void give_back(const std::byte* data, std::size_t bytes) {
+  constexpr std::size_t kLeast = std::size_t{64} << 10;
+  if (bytes < kLeast) return;
+  static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<std::uintptr_t>(data) + page - 1) / page * page;
+  const auto end = (reinterpret_cast<std::uintptr_t>(data) + bytes) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 }  // namespace
 
 RowSource hf_rows(const ModelWeights& weights, const std::string& name,
@@ -64,8 +78,9 @@ RowSource hf_rows(const ModelWeights& weights, const std::string& name,
   if (fp8 && shape.size() == 2) *scales = fp8_scales(weights, name + "_scale_inv", shape[0], shape[1]);
   source.read = [dtype, data, row_bytes, cols = source.cols, scales](std::int64_t first, std::int64_t count,
                                                                      float* out) {
-    to_float(dtype, data + static_cast<std::size_t>(first) * row_bytes, out,
-             static_cast<std::size_t>(count * cols));
+    const std::byte* const from = data + static_cast<std::size_t>(first) * row_bytes;
+    to_float(dtype, from, out, static_cast<std::size_t>(count * cols));
+    give_back(from, static_cast<std::size_t>(count) * row_bytes);
     if (!scales->empty()) scale_blocks(*scales, cols, first, count, out);
   };
   return source;
@@ -81,8 +96,9 @@ RowSource gguf_rows(const Gguf& file, const GgufTensor& tensor) {
   const std::size_t row_bytes = block_bytes(info->format, static_cast<std::size_t>(source.cols));
   source.read = [format = info->format, data = file.data(tensor).data(), row_bytes, cols = source.cols](
                     std::int64_t first, std::int64_t count, float* out) {
-    dequantize(format, data + static_cast<std::size_t>(first) * row_bytes, out,
-               static_cast<std::size_t>(count * cols));
+    const std::byte* const from = data + static_cast<std::size_t>(first) * row_bytes;
+    dequantize(format, from, out, static_cast<std::size_t>(count * cols));
+    give_back(from, static_cast<std::size_t>(count) * row_bytes);
   };
   return source;
 }
