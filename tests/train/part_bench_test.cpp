@@ -4,6 +4,7 @@
 
 #include "base/error.hpp"
 #include "base/files.hpp"
+#include "base/threads.hpp"
 #include "comm/ranks.hpp"
 #include "support/support.hpp"
 #include "train/check_runs.hpp"
@@ -50,6 +51,7 @@ TEST(PartBench, ChecksRunsOfManyKinds) {
 }
 
 TEST(MeasuredParts, AreRememberedWhileTheMachineIsTheSame) {
+  at::set_num_threads(default_threads());  // as every command does; the first fused operation would
   const test::TempDir dir;
   const ModelConfig model = bench_preset("tiny").model;
   const PartShape shape{2, 32, at::kFloat};
