@@ -4,16 +4,19 @@
 
 #include "config/stages.hpp"
 #include "parallel/sharding.hpp"
-#include "schedule/schedule.hpp"
 
 namespace sinew {
+
+Schedule schedule_of(const Layout& layout, std::size_t micro_batches) {
+  return make_schedule(parse_schedule_kind(layout.schedule), static_cast<int>(layout.pipeline),
+                       static_cast<int>(micro_batches), static_cast<int>(layout.chunks_per_rank()));
+}
 
 std::vector<std::vector<StagePart>> pipeline_chunks(const Layout& layout, const ModelConfig& config,
                                                     std::int64_t sequence) {
   const auto ranks = static_cast<int>(layout.pipeline);
   const auto stages = balanced_stages(config, layout.stages(), sequence);
-  const auto schedule = make_schedule(parse_schedule_kind(layout.schedule), ranks, 1,
-                                      static_cast<int>(layout.chunks_per_rank()));
+  const auto schedule = schedule_of(layout, 1);
   std::vector<std::vector<StagePart>> out(static_cast<std::size_t>(ranks));
   for (int rank = 0; rank < ranks; ++rank) {
     for (int chunk = 0; chunk < schedule.chunks; ++chunk) {

@@ -6,8 +6,12 @@
 
 #include "comm/mesh.hpp"
 #include "model/partition.hpp"
+#include "schedule/schedule.hpp"
 
 namespace sinew {
+
+// The actions of a step of so many micro-batches.
+Schedule schedule_of(const Layout& layout, std::size_t micro_batches);
 
 // What each rank of the pipeline holds: chunks in the order of `chunk` of schedule actions. A pure function.
 std::vector<std::vector<StagePart>> pipeline_chunks(const Layout& layout, const ModelConfig& config,

@@ -10,8 +10,6 @@ double link_seconds(const StepLinks& links, const std::string& group, const char
   return found == links.end() ? 0 : found->second.seconds(bytes);
 }
 
-const char* shard_group(const StateRun& run) { return run.lying == Lying::expert ? "expert_shard" : "shard"; }
-
 void add(StageCost& cost, const PartSeconds& part, bool again = false) {
   cost.forward += part.forward;
   cost.backward_input += part.backward - part.weight + (again ? part.forward : 0);
@@ -29,18 +27,14 @@ double state_seconds(const RanksRun& run, const Place& place, const StepLinks& l
       seconds += link_seconds(links, shard_group(r), "reduce_scatter", others * piece * 4);
     if (r.members > 1 && l.zero < 3)
       seconds += link_seconds(links, shard_group(r), "all_gather", others * piece * width);
-    const auto copies = [&](const char* group, std::int64_t n, std::int64_t rank) {
+    const auto summed = [&](const char* group, std::int64_t n, std::int64_t rank) {
       if (n > 1)
         seconds += link_seconds(links, group, "all_reduce",
                                 static_cast<double>(all_reduce_bytes(r.piece(), n, rank, 4)));
     };
-    const std::int64_t row = place.data * l.context + place.context;
-    if (r.lying == Lying::whole)
-      copies("data+context+tensor", l.data * l.context * l.tensor, row * l.tensor + place.tensor);
-    if (r.lying == Lying::tensor) copies("data+context", l.data * l.context, row);
-    if (r.lying == Lying::expert)
-      copies("expert_data", l.expert_replicas() / r.members, place.replica / r.members);
-    if (r.name == "embedding" && shares_embedding) copies("embedding", 2, 0);
+    const StateCopies copies = copies_of(r, l, place);
+    summed(copies.group, copies.members, copies.rank);
+    if (r.name == "embedding" && shares_embedding) summed("embedding", 2, 0);
   }
   return seconds;
 }
@@ -92,19 +86,6 @@ double shared_speed(int ranks, int active, int cores) {
   if (ranks <= cores || active == 0) return 1;
   // While all worked each had cores / ranks of a core; none has more than a whole one.
   return std::min(static_cast<double>(ranks) / cores, static_cast<double>(ranks) / active);
-}
-
-double cost_of(const StageCost& c, Pass pass) {
-  switch (pass) {
-    case Pass::forward:
-      return c.forward;
-    case Pass::backward:
-      return c.backward_input + c.backward_weight;
-    case Pass::backward_input:
-      return c.backward_input;
-    default:
-      return c.backward_weight;
-  }
 }
 
 // Executes the lists of all ranks at once, from event to event.
@@ -166,7 +147,7 @@ class SharedCores {
     if ((a->pass == Pass::backward || a->pass == Pass::backward_input) && stage + 1 < s_.stages())
       ready = from(backward_, stage + 1);
     if (ready > now_) return ready;
-    left_[at(r)] = cost_of(stages_[at(stage)], a->pass);
+    left_[at(r)] = time_of(stages_[at(stage)], a->pass);
     return now_;
   }
 

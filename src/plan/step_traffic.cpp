@@ -44,7 +44,7 @@ class Counter {
     const auto holders = embedding_holders();
     for (const StateRun& run : held_.runs) {
       const std::int64_t n = run.members, piece = run.piece();
-      const std::string shard = run.lying == Lying::expert ? "expert_shard" : "shard";
+      const std::string shard = shard_group(run);
       if (n > 1) {
         const auto gathers = l_.zero >= 3 ? passes.gathers[run.unit] : 1;
         const auto scatters = l_.zero >= 2 ? passes.scatters[run.unit] : 1;
@@ -54,33 +54,19 @@ class Counter {
       }
       if (w_.muon && run.name.starts_with("layer") && l_.tensor > 1)
         add("tensor", "all_gather", all_gather_bytes(run.joined, l_.tensor, 4));
-      copies(run, piece);
+      const StateCopies copies = copies_of(run, l_, p_);
+      reduce(copies.group, piece, copies.members, copies.rank, 4);
       if (run.name == "embedding" && holders.size() > 1)
         reduce("embedding", piece, static_cast<std::int64_t>(holders.size()),
                std::find(holders.begin(), holders.end(), p_.pipeline) - holders.begin(), 4);
     }
   }
-  // Gradients summed over those that hold the same piece.
-  void copies(const StateRun& run, std::int64_t piece) {
-    const std::int64_t row = p_.data * l_.context + p_.context;
-    switch (run.lying) {
-      case Lying::whole:
-        return reduce("data+context+tensor", piece, l_.data * l_.context * l_.tensor,
-                      row * l_.tensor + p_.tensor, 4);
-      case Lying::tensor:
-        return reduce("data+context", piece, l_.data * l_.context, row, 4);
-      case Lying::expert:
-        return reduce("expert_data", piece, l_.expert_replicas() / run.members, p_.replica / run.members, 4);
-    }
-  }
   std::vector<std::int64_t> embedding_holders() const {
     std::vector<std::int64_t> holders;
     for (std::int64_t rank = 0; rank < l_.pipeline; ++rank) {
-      Place other = p_;
-      other.pipeline = rank;
-      const auto held = held_network(c_, l_, w_.sequence, other);
-      if (std::any_of(held.runs.begin(), held.runs.end(),
-                      [](const StateRun& run) { return run.name == "embedding"; }))
+      const auto chunks = held_chunks(c_, l_, w_.sequence, rank);
+      if (std::any_of(chunks.begin(), chunks.end(),
+                      [&](const StagePart& part) { return stage_holds_embedding(c_, part); }))
         holders.push_back(rank);
     }
     return holders;

@@ -53,14 +53,30 @@ Schedule trainer_schedule(const sinew::Layout& l, std::int64_t micro_batches) {
   return make_schedule(parse_schedule_kind(l.schedule), ranks, count, static_cast<int>(l.chunks_per_rank()));
 }
 
+const char* shard_group(const StateRun& run) { return run.lying == Lying::expert ? "expert_shard" : "shard"; }
+
+StateCopies copies_of(const StateRun& run, const sinew::Layout& l, const Place& p) {
+  const std::int64_t row = p.data * l.context + p.context, rows = l.data * l.context;
+  if (run.lying == Lying::expert)
+    return {"expert_data", l.expert_replicas() / run.members, p.replica / run.members};
+  if (run.lying == Lying::tensor) return {"data+context", rows, row};
+  return {"data+context+tensor", rows * l.tensor, row * l.tensor + p.tensor};
+}
+
+std::vector<StagePart> held_chunks(const ModelConfig& model, const sinew::Layout& l, std::int64_t sequence,
+                                   std::int64_t pipeline) {
+  const auto stages = balanced_stages(model, l.stages(), sequence);
+  const Schedule schedule = trainer_schedule(l, 1);
+  std::vector<StagePart> chunks;
+  for (int chunk = 0; chunk < schedule.chunks; ++chunk)
+    chunks.push_back(stages[static_cast<std::size_t>(schedule.stage_of(static_cast<int>(pipeline), chunk))]);
+  return chunks;
+}
+
 HeldNetwork held_network(const ModelConfig& model, const sinew::Layout& l, std::int64_t sequence,
                          const Place& place) {
   HeldNetwork held;
-  const auto stages = balanced_stages(model, l.stages(), sequence);
-  const Schedule schedule = trainer_schedule(l, 1);
-  for (int chunk = 0; chunk < schedule.chunks; ++chunk)
-    held.chunks.push_back(
-        stages[static_cast<std::size_t>(schedule.stage_of(static_cast<int>(place.pipeline), chunk))]);
+  held.chunks = held_chunks(model, l, sequence, place.pipeline);
   const std::int64_t experts_each = std::max<std::int64_t>(1, model.moe.n_routed_experts / l.expert);
   std::size_t unit = 0;
   std::string name;

@@ -33,6 +33,15 @@ struct StateRun {
   std::int64_t piece() const { return (elements + members - 1) / members; }
 };
 
+// Groups by the names that the counters have for them. Of those that share a run:
+const char* shard_group(const StateRun& run);
+// Of those that hold the same piece of it and sum its gradients.
+struct StateCopies {
+  const char* group;
+  std::int64_t members, rank;
+};
+StateCopies copies_of(const StateRun& run, const sinew::Layout& layout, const Place& place);
+
 // What a process holds of a network. `layout` as check_layout() returns it; layers are cut as
 // balanced_stages() does for rows of `sequence` tokens.
 struct HeldNetwork {
@@ -40,6 +49,8 @@ struct HeldNetwork {
   std::vector<StateRun> runs;     // by unit
   std::int64_t parameters = 0, buffers = 0;
 };
+std::vector<StagePart> held_chunks(const ModelConfig& model, const sinew::Layout& layout,
+                                   std::int64_t sequence, std::int64_t pipeline);
 HeldNetwork held_network(const ModelConfig& model, const sinew::Layout& layout, std::int64_t sequence,
                          const Place& place);
 

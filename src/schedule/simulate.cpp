@@ -91,24 +91,25 @@ std::vector<double> peak_activations(const Schedule& s, const std::vector<StageC
   return peaks;
 }
 
+double time_of(const StageCost& c, Pass pass) {
+  switch (pass) {
+    case Pass::forward:
+      return c.forward;
+    case Pass::backward:
+      return c.backward_input + c.backward_weight;
+    case Pass::backward_input:
+      return c.backward_input;
+    default:
+      return c.backward_weight;
+  }
+}
+
 Simulation simulate(const Schedule& schedule, const std::vector<StageCost>& given, double send) {
   const auto stages = for_every_stage(schedule, given);
   Simulation result;
   result.busy.assign(schedule.ranks, 0);
   for (const auto& list : schedule.actions) result.timeline.emplace_back(list.size());
-  const auto cost = [&](int stage, Pass pass) {
-    const StageCost& c = stages[stage];
-    switch (pass) {
-      case Pass::forward:
-        return c.forward;
-      case Pass::backward:
-        return c.backward_input + c.backward_weight;
-      case Pass::backward_input:
-        return c.backward_input;
-      default:
-        return c.backward_weight;
-    }
-  };
+  const auto cost = [&](int stage, Pass pass) { return time_of(stages[stage], pass); };
   const bool finished = execute(schedule, send, cost, [&](int rank, std::size_t i, double start, double end) {
     result.timeline[rank][i] = {start, end};
     result.busy[rank] += end - start;

@@ -16,6 +16,8 @@ struct StageCost {
   double kept = 1;        // of these, held until the weight gradient when backward is split
 };
 
+double time_of(const StageCost& cost, Pass pass);
+
 struct TimedAction {
   double start, end;
 };

@@ -8,6 +8,7 @@
 
 #include "base/error.hpp"
 #include "model/balance.hpp"
+#include "parallel/partition_of.hpp"
 #include "parallel/pipeline.hpp"
 
 namespace sinew {
@@ -203,12 +204,8 @@ BatchLoss forward_backward(LanguageModel& model, Optimizer& optimizer, const Tok
   auto rows = own_rows(batch, micro, mask_documents, device, mesh);
   LossSums sums;
   if (mesh != nullptr && mesh->extent(Axis::pipeline) > 1) {
-    const Layout& layout = mesh->layout();
-    const auto schedule =
-        make_schedule(parse_schedule_kind(layout.schedule), static_cast<int>(layout.pipeline),
-                      static_cast<int>(rows.parts.size()), static_cast<int>(layout.chunks_per_rank()));
     ModelStages stages(model, optimizer, rows);
-    run_pipeline(schedule, mesh->group(Axis::pipeline), stages);
+    run_pipeline(schedule_of(mesh->layout(), rows.parts.size()), mesh->group(Axis::pipeline), stages);
     sums = std::move(stages).sums();
   } else {
     for (std::size_t i = 0; i < rows.parts.size(); ++i) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/signals.hpp"
+#include "parallel/partition_of.hpp"
 #include "parallel/pipeline.hpp"
 #include "train/batch.hpp"
 
@@ -46,10 +47,7 @@ double nats_of(LanguageModel& model, std::vector<BatchTensors> parts, Mesh* mesh
     stages.forward(0, 0, {});
     return stages.nats;
   }
-  const auto schedule =
-      make_schedule(parse_schedule_kind(mesh->layout().schedule), mesh->extent(Axis::pipeline), 1,
-                    static_cast<int>(mesh->layout().chunks_per_rank()));
-  run_pipeline_forward(schedule, mesh->group(Axis::pipeline), stages);
+  run_pipeline_forward(schedule_of(mesh->layout(), 1), mesh->group(Axis::pipeline), stages);
   return stages.nats;
 }
 

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "parallel/partition_of.hpp"
 #include "parallel/pipeline.hpp"
 
 namespace sinew {
@@ -30,17 +31,18 @@ class TextStages : public StageModule {
   std::int64_t last_;
 };
 
+// Rows of a multiple of so many tokens can be cut.
+std::int64_t cut_of(const Layout& layout) { return layout.row_size() * (layout.context > 1 ? 2 : 1); }
+
 // Rows are filled up with tokens that nobody attends to, to a length that the layout can cut.
 at::Tensor next_logits(LanguageModel& model, std::span<const TokenId> ids, at::Device device, Mesh& mesh) {
-  const Layout& layout = mesh.layout();
-  const auto cut = layout.row_size() * (layout.context > 1 ? 2 : 1);
+  const std::int64_t cut = cut_of(mesh.layout());
   const auto length = static_cast<std::int64_t>(ids.size()), filled = (length + cut - 1) / cut * cut;
   const auto tokens = at::zeros({1, filled}, at::kLong);
   std::copy(ids.begin(), ids.end(), tokens.data_ptr<std::int64_t>());
   TextStages stages(model, tokens.to(device), length - 1);
   const auto pipeline = mesh.group(Axis::pipeline);
-  const auto schedule = make_schedule(parse_schedule_kind(layout.schedule), pipeline->size(), 1,
-                                      static_cast<int>(layout.chunks_per_rank()));
+  const auto schedule = schedule_of(mesh.layout(), 1);
   run_pipeline_forward(schedule, pipeline, stages);
   if (pipeline->size() > 1) {
     if (!stages.logits.defined())
@@ -57,8 +59,7 @@ Generation sample_text(LanguageModel& model, const std::vector<TokenId>& prompt,
                        Mesh* mesh, const std::function<bool(TokenId)>& each) {
   if (mesh == nullptr || (mesh->extent(Axis::pipeline) == 1 && mesh->layout().row_size() == 1))
     return generate(model, prompt, options, ends, device, each);
-  const auto& layout = mesh->layout();
-  const auto cut = layout.row_size() * (layout.context > 1 ? 2 : 1);
+  const std::int64_t cut = cut_of(mesh->layout());
   const auto positions = model.config().max_position_embeddings / cut * cut;
   const auto next = [&](std::span<const TokenId> ids) { return next_logits(model, ids, device, *mesh); };
   return generate(next, positions, prompt, options, ends, each);
