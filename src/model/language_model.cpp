@@ -239,22 +239,7 @@ struct LanguageModel::Impl {
       partition.row->all_reduce(token);
     }
     const auto own = widen(project(token, head))[0].contiguous();
-    return leave(head_unit(), cut.whole() ? own : gather_vocabulary(own));
-  }
-
-  // The parts of the tensor group, of different lengths, one after another.
-  Tensor gather_vocabulary(const Tensor& own) const {
-    const auto members = size_of(partition.tensor);
-    if (members == 1) return own;
-    const auto longest = (config.vocab_size + members - 1) / members;
-    const auto all = at::empty({members * longest}, own.options());
-    partition.tensor->all_gather(all, at::constant_pad_nd(own, {0, longest - own.size(0)}, 0));
-    std::vector<Tensor> parts;
-    for (std::int64_t m = 0; m < members; ++m)
-      parts.push_back(all.narrow(
-          0, m * longest,
-          part_begin(config.vocab_size, members, m + 1) - part_begin(config.vocab_size, members, m)));
-    return at::cat(parts);
+    return leave(head_unit(), gather_parts(own, config.vocab_size, partition.tensor));
   }
 
   StageOutput stage(std::size_t number, const StageInput& in) {

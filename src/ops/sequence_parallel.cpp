@@ -155,6 +155,23 @@ Tensor scatter_token_sum(const Tensor& x, const GroupPtr& group) {
   return size_of(group) == 1 ? x : SumScatter::apply(x, c10::make_intrusive<Held>(group));
 }
 
+Tensor gather_parts(const Tensor& own, std::int64_t whole, const GroupPtr& group) {
+  const std::int64_t members = size_of(group);
+  if (members == 1) return own;
+  auto shape = own.sizes().vec();
+  const auto most = shape[0] = (whole + members - 1) / members;  // parts travel at one length
+  const auto padded = at::zeros(shape, own.options());
+  padded.narrow(0, 0, own.size(0)).copy_(own);
+  shape[0] = members * most;
+  const auto all = at::empty(shape, own.options());
+  group->all_gather(all, padded);
+  std::vector<Tensor> parts;
+  for (std::int64_t m = 0; m < members; ++m)
+    parts.push_back(
+        all.narrow(0, m * most, part_begin(whole, members, m + 1) - part_begin(whole, members, m)));
+  return at::cat(parts);
+}
+
 Tensor vocabulary_embed(const Tensor& weight, std::int64_t first, const Tensor& tokens,
                         const GroupPtr& group) {
   if (size_of(group) == 1) return embed(weight, tokens);

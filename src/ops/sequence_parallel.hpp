@@ -20,6 +20,10 @@ at::Tensor gather_tokens(const at::Tensor& x, const GroupPtr& group);
 // x [B, size * n, ..], a part of a sum -> [B, n, ..]: piece rank() of the sum over the members.
 at::Tensor scatter_token_sum(const at::Tensor& x, const GroupPtr& group);
 
+// What the members hold of the first dimension, cut as part_begin() does, one after another: own [n, ..] ->
+// [whole, ..]. Without gradients.
+at::Tensor gather_parts(const at::Tensor& own, std::int64_t whole, const GroupPtr& group);
+
 // The token embedding, its rows cut over the group. weight [v, H]: rows [first, first + v); tokens [B, size *
 // n] of all members, the same on all -> [B, n, H] of this member's tokens.
 at::Tensor vocabulary_embed(const at::Tensor& weight, std::int64_t first, const at::Tensor& tokens,

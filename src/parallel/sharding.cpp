@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "ops/sequence_parallel.hpp"
 #include "ops/weight_work.hpp"
 #include "parallel/storage_of.hpp"
 
@@ -398,20 +399,12 @@ void Sharding::each_whole(const std::vector<Tensor>& values, const std::function
 Tensor Sharding::joined(const Tensor& box, const PartSpec& part) const {
   const auto group = mesh_->group(Axis::tensor);
   if (group->size() == 1) return box;
-  const std::int64_t cut = part.shape[0] == part.whole.shape[0] ? 1 : 0, members = group->size();
+  const std::int64_t cut = part.shape[0] == part.whole.shape[0] ? 1 : 0;
   const auto size = part.whole.shape[static_cast<std::size_t>(cut)];
-  ensure(part.offset[static_cast<std::size_t>(cut)] == part_begin(size, members, group->rank()),
+  ensure(part.offset[static_cast<std::size_t>(cut)] == part_begin(size, group->size(), group->rank()),
          "{} is cut in another way", part.whole.name);
   // The cut dimension first, so that a member's part is one run.
-  const auto most = (size + members - 1) / members, across = box.size(1 - cut);
-  const auto own = at::zeros({most, across}, box.options());
-  own.narrow(0, 0, box.size(cut)).copy_(box.transpose(0, cut));
-  const auto all = at::empty({members * most, across}, box.options());
-  group->all_gather(all, own);
-  std::vector<Tensor> boxes;
-  for (std::int64_t m = 0; m < members; ++m)
-    boxes.push_back(all.narrow(0, m * most, part_begin(size, members, m + 1) - part_begin(size, members, m)));
-  return at::cat(boxes).transpose(0, cut).contiguous();
+  return gather_parts(box.transpose(0, cut), size, group).transpose(0, cut).contiguous();
 }
 
 void Sharding::publish_weights() {
