@@ -1,7 +1,6 @@
 #include "engine/packing.hpp"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -10,6 +9,7 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "base/map_pages.hpp"
 #include "base/team.hpp"
 #include "base/text.hpp"
 #include "engine/pack_file.hpp"
@@ -22,13 +22,8 @@ constexpr index_t kTilesAtOnce = 8;
 
 std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// Pages of a map of a file may go: they are read again if they are wanted.
 void give_back(const WeightMatrix& w) {
-  if (w.owner != nullptr) return;  // not mapped
-  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto first = (reinterpret_cast<std::uintptr_t>(w.data) + page - 1) / page * page;
-  const auto last = (reinterpret_cast<std::uintptr_t>(w.data) + w.bytes()) / page * page;
-  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  if (w.owner == nullptr) give_back_pages(w.data, w.bytes());  // mapped
 }
 
 // Whether a matrix belongs to the routed experts of a model's store.

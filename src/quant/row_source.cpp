@@ -1,14 +1,12 @@
 #include "quant/row_source.hpp"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 #include <memory>
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/map_pages.hpp"
 #include "base/text.hpp"
 #include "base/threads.hpp"
 #include "kernels/block_formats.hpp"
@@ -48,15 +46,11 @@ void scale_blocks(const std::vector<float>& scales, std::int64_t cols, std::int6
   }
 }
 
-// Pages of a map that have been read may go: else the whole file stays in memory while it is streamed. They
-// come back when they are wanted again. (Of small pieces nothing goes: rows are then asked for one by one.)
+// Else the whole file stays in memory while it is streamed. (Of small pieces nothing goes: rows are then
+// asked for one by one.)
 void give_back(const std::byte* data, std::size_t bytes) {
   constexpr std::size_t kLeast = std::size_t{64} << 10;
-  if (bytes < kLeast) return;
-  static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<std::uintptr_t>(data) + page - 1) / page * page;
-  const auto end = (reinterpret_cast<std::uintptr_t>(data) + bytes) / page * page;
-  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  if (bytes >= kLeast) give_back_pages(data, bytes);
 }
 
 }  // namespace
