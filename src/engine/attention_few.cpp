@@ -2,11 +2,13 @@
 // that threads take in any order; the pieces of a row are added up in their own order, so results do not
 // depend on the number of threads.
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "base/team.hpp"
 #include "engine/attention.hpp"
 #include "kernels/decode_attention.hpp"
+#include "kernels/unit_list.hpp"
 #include "kernels/workspace.hpp"
 
 namespace sinew::engine {
@@ -105,10 +107,10 @@ void attend_few(const AttentionShape& shape, std::span<const QueryRun> runs, con
   for (index_t h = 0, at = 0; h < count; at += heads[h++].pieces) cut(shape, heads[h], q, list + at, frame);
   parallel_tasks(pieces, [&](index_t i) { kernels.attend(cache, static_cast<float>(shape.scale), list[i]); });
   parallel_tasks(rows, [&](index_t r) {
-    const HeadRows* h = heads;
-    for (; r >= h->rows; ++h) r -= h->rows;
-    kernels.merge(h->pieces, h->top + r, h->sum + r, h->out + r * shape.value, h->rows, shape.value,
-                  out + row_at(shape, *h, r) * shape.value);
+    const auto [h, row] = find_unit(
+        std::span(heads, size(count)), [](const HeadRows& one) { return one.rows; }, r);
+    kernels.merge(h->pieces, h->top + row, h->sum + row, h->out + row * shape.value, h->rows, shape.value,
+                  out + row_at(shape, *h, row) * shape.value);
   });
 }
 

@@ -8,6 +8,7 @@
 #include "base/team.hpp"
 #include "engine/packing.hpp"
 #include "kernels/quant_experts.hpp"
+#include "kernels/unit_list.hpp"
 #include "kernels/vector.hpp"
 #include "kernels/workspace.hpp"
 
@@ -17,7 +18,7 @@ namespace {
 constexpr index_t kFew = 8;  // up to this many tokens, dot products cost less than a packed panel
 
 std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
-index_t tiles(index_t n) { return (n + kTile - 1) / kTile; }
+index_t tiles(index_t n) { return units(n, kTile); }
 
 // Rows [first, first + count) of W against a few tokens, row by row: memory sets the pace, so what is widened
 // stays in the first-level cache.
@@ -44,15 +45,12 @@ index_t rows_at_once(const WeightMatrix& w) {
   const std::size_t bytes = std::clamp(w.bytes() / 32, std::min(w.row_bytes, kMost), kMost);
   return static_cast<index_t>(std::max<std::size_t>(1, bytes / std::max<std::size_t>(1, w.row_bytes)));
 }
-index_t few_tasks(const WeightMatrix& w) { return (w.rows + rows_at_once(w) - 1) / rows_at_once(w); }
+index_t few_tasks(const Product& p) { return units(p.w->rows, rows_at_once(*p.w)); }
 
 void few_products(const Activations& x, std::span<const Product> products) {
-  index_t count = 0;
-  for (const Product& product : products) count += few_tasks(*product.w);
-  parallel_tasks(count, [&](index_t task) {
-    const Product* p = products.data();
-    for (; task >= few_tasks(*p->w); ++p) task -= few_tasks(*p->w);
-    const index_t step = rows_at_once(*p->w), row = task * step;
+  parallel_tasks(count_units(products, few_tasks), [&](index_t task) {
+    const auto [p, unit] = find_unit(products, few_tasks, task);
+    const index_t step = rows_at_once(*p->w), row = unit * step;
     few_rows(*p->w, row, std::min(step, p->w->rows - row), x.x, x.ld, x.tokens, p->y, p->ldy, p->bias);
   });
 }
@@ -133,9 +131,9 @@ struct Place {
 };
 template <class Width>
 Place find_place(std::span<const ExpertWork> work, index_t task, const Width& width) {
-  std::size_t n = 0;
-  for (; task >= tiles(width(work[n])); ++n) task -= tiles(width(work[n]));
-  return {n, task * kTile};
+  const auto [item, tile] = find_unit(
+      work, [&](const ExpertWork& e) { return tiles(width(e)); }, task);
+  return {static_cast<std::size_t>(item - work.data()), tile * kTile};
 }
 
 // The packed form of all products; null when one has none.
@@ -179,13 +177,12 @@ void linear(const Activations& x, std::span<const Product> products) {
   if (const QuantProduct* quant = packed_products(products, frame))
     return quant_matmul(active_isa(), x.x, x.ld, x.tokens, x.cols, {quant, products.size()});
   if (x.tokens <= kFew) return few_products(x, products);
-  index_t count = 0;
-  for (const Product& product : products) count += tiles(product.w->rows);
+  const auto tiles_of = [](const Product& p) { return tiles(p.w->rows); };
   const TileProduct tile;
-  parallel_tasks(count, [&](index_t task) {
-    const Product* p = products.data();
-    for (; task >= tiles(p->w->rows); ++p) task -= tiles(p->w->rows);
-    tile(*p->w, task * kTile, x.x, x.ld, x.tokens, p->y + task * kTile, p->ldy, p->bias);
+  parallel_tasks(count_units(products, tiles_of), [&](index_t task) {
+    const auto [p, unit] = find_unit(products, tiles_of, task);
+    const index_t row = unit * kTile;
+    tile(*p->w, row, x.x, x.ld, x.tokens, p->y + row, p->ldy, p->bias);
   });
 }
 

@@ -43,32 +43,27 @@ struct AmxProducts {
   static void values_of(const bf16* weights, const bf16* values, float* acc) {
     _tile_loadd(0, acc, 64);
     _tile_loadd(1, acc + kTileWords, 64);
-    _tile_loadd(4, weights, 64);
-    _tile_loadd(2, values, 64);
-    _tile_dpbf16ps(0, 4, 2);
-    _tile_loadd(3, values + kPackedTile, 64);
-    _tile_dpbf16ps(1, 4, 3);
-    if constexpr (N > 1) {
-      _tile_loadd(5, weights + kPackedTile, 64);
-      _tile_loadd(6, values + 2 * kPackedTile, 64);
-      _tile_dpbf16ps(0, 5, 6);
-      _tile_loadd(7, values + 3 * kPackedTile, 64);
-      _tile_dpbf16ps(1, 5, 7);
-    }
-    if constexpr (N > 2) {
-      _tile_loadd(4, weights + 2 * kPackedTile, 64);
-      _tile_loadd(2, values + 4 * kPackedTile, 64);
+    // Pages by turns through two sets of registers.
+    const auto even = [&](index_t page) __attribute__((always_inline)) {
+      const bf16* const v = values + 2 * page * kPackedTile;
+      _tile_loadd(4, weights + page * kPackedTile, 64);
+      _tile_loadd(2, v, 64);
       _tile_dpbf16ps(0, 4, 2);
-      _tile_loadd(3, values + 5 * kPackedTile, 64);
+      _tile_loadd(3, v + kPackedTile, 64);
       _tile_dpbf16ps(1, 4, 3);
-    }
-    if constexpr (N > 3) {
-      _tile_loadd(5, weights + 3 * kPackedTile, 64);
-      _tile_loadd(6, values + 6 * kPackedTile, 64);
+    };
+    const auto odd = [&](index_t page) __attribute__((always_inline)) {
+      const bf16* const v = values + 2 * page * kPackedTile;
+      _tile_loadd(5, weights + page * kPackedTile, 64);
+      _tile_loadd(6, v, 64);
       _tile_dpbf16ps(0, 5, 6);
-      _tile_loadd(7, values + 7 * kPackedTile, 64);
+      _tile_loadd(7, v + kPackedTile, 64);
       _tile_dpbf16ps(1, 5, 7);
-    }
+    };
+    even(0);
+    if constexpr (N > 1) odd(1);
+    if constexpr (N > 2) even(2);
+    if constexpr (N > 3) odd(3);
     _tile_stored(0, acc, 64);
     _tile_stored(1, acc + kTileWords, 64);
   }

@@ -140,7 +140,7 @@ inline void keep_share(const float* keep, index_t tiles, float* acc) {
     }
 }
 
-// Tiles of sums, columns as pack_page_values() left them, to rows.
+// Tiles of sums, columns as pack_values() left them, to rows.
 inline void order_columns(const float* acc, index_t rows, index_t columns, float* out) {
   for (index_t c = 0; c < columns; c += 32)
     for (index_t r = 0; r < rows; ++r) {

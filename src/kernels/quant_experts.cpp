@@ -3,18 +3,17 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
-#include <utility>
 
 #include "base/error.hpp"
 #include "base/team.hpp"
 #include "kernels/quant_slices.hpp"
 #include "kernels/quant_stream.hpp"
+#include "kernels/unit_list.hpp"
 
 namespace sinew {
 namespace {
 
 std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
-index_t units(index_t count, index_t unit) { return (count + unit - 1) / unit; }
 
 // One network at work.
 struct Network {
@@ -52,12 +51,9 @@ struct Layer {
 // body(network, unit) for every unit of every network, on the team.
 template <class Units, class Body>
 void each_unit(const Layer& l, const Units& units_of, const Body& body) {
-  index_t tasks = 0;
-  for (const Network& n : l.networks) tasks += units_of(n);
-  parallel_tasks(tasks, [&](index_t task) {
-    const Network* n = l.networks.data();
-    for (; task >= units_of(*n); ++n) task -= units_of(*n);
-    body(*n, task);
+  parallel_tasks(count_units(l.networks, units_of), [&](index_t task) {
+    const auto [n, unit] = find_unit(l.networks, units_of, task);
+    body(*n, unit);
   });
 }
 
@@ -174,20 +170,13 @@ void down(const Layer& l, const Network& n, index_t unit, const Coming& after) {
 template <class Units, class First, class Body>
 void each_many(const Layer& l, const Units& units_of, const First& first_of, const Body& body) {
   const auto count = [&](const Network& n) { return n.few() ? 0 : units_of(n); };
-  const auto find = [&](index_t task) {
-    const Network* n = l.networks.data();
-    for (; task >= count(*n); ++n) task -= count(*n);
-    return std::pair{n, task};
-  };
-  index_t tasks = 0;
-  for (const Network& n : l.networks) tasks += count(n);
-  chained_tasks(tasks, [&](index_t task, index_t next) {
+  chained_tasks(count_units(l.networks, count), [&](index_t task, index_t next) {
     Coming after;
     if (next >= 0) {
-      const auto [n, unit] = find(next);
+      const auto [n, unit] = find_unit(l.networks, count, next);
       after = first_of(*n, unit);
     }
-    const auto [n, unit] = find(task);
+    const auto [n, unit] = find_unit(l.networks, count, task);
     body(*n, unit, after);
   });
 }

@@ -2,18 +2,17 @@
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "base/error.hpp"
 #include "base/team.hpp"
 #include "kernels/quant_slices.hpp"
 #include "kernels/quant_stream.hpp"
+#include "kernels/unit_list.hpp"
 
 namespace sinew {
 namespace {
 
 std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
-index_t units(index_t count, index_t unit) { return (count + unit - 1) / unit; }
 
 void copy_out(const float* from, const float* bias, index_t columns, float* to) {
   if (bias == nullptr && columns == 32) {  // nearly always: inline
@@ -77,21 +76,14 @@ void quant_matmul(Isa isa, const float* x, index_t ld, index_t tokens, index_t c
     fill_group(batch, nullptr, g * 16, count, tiled, g);
   });
   const auto tasks_of = [](const QuantProduct& p) { return units(slices(*p.w), kTaskSlices); };
-  const auto find = [&](index_t task) {
-    const QuantProduct* p = products.data();
-    for (; task >= tasks_of(*p); ++p) task -= tasks_of(*p);
-    return std::pair{p, task * kTaskSlices};
-  };
-  index_t tasks = 0;
-  for (const QuantProduct& p : products) tasks += tasks_of(p);
-  chained_tasks(tasks, [&](index_t task, index_t next) {
-    const auto [p, first] = find(task);
+  chained_tasks(count_units(products, tasks_of), [&](index_t task, index_t next) {
     Slice after;
     if (next >= 0) {
-      const auto [q, start] = find(next);
-      after = {q->w, start};
+      const auto [p, unit] = find_unit(products, tasks_of, next);
+      after = {p->w, unit * kTaskSlices};
     }
-    many_tokens(*kernels, tiled, tokens, *p, first, after);
+    const auto [p, unit] = find_unit(products, tasks_of, task);
+    many_tokens(*kernels, tiled, tokens, *p, unit * kTaskSlices, after);
   });
 }
 

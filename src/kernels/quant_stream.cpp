@@ -6,6 +6,7 @@
 
 #include "base/loop_threads.hpp"
 #include "base/team.hpp"
+#include "kernels/unit_list.hpp"
 
 namespace sinew {
 namespace {
@@ -13,8 +14,8 @@ namespace {
 constexpr int kMostThreads = 64;
 
 std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
-index_t tiles(const PackedMatrix& w) { return (w.rows + kPackedRows - 1) / kPackedRows; }
-index_t units(const FewProduct& p) { return (tiles(*p.w) + kFewTiles - 1) / kFewTiles; }
+index_t tiles(const PackedMatrix& w) { return units(w.rows, kPackedRows); }
+index_t units_of(const FewProduct& p) { return units(tiles(*p.w), kFewTiles); }
 index_t tile_bytes(const PackedMatrix& w) { return packed_layout(w.format).tile_bytes(w.cols); }
 
 // Up to kFewTiles tiles of one product.
@@ -28,14 +29,9 @@ struct Unit {
 struct List {
   std::span<const FewProduct> products;
 
-  index_t count() const {
-    index_t sum = 0;
-    for (const FewProduct& p : products) sum += units(p);
-    return sum;
-  }
-  Unit at(index_t i) const {
-    const FewProduct* p = products.data();
-    for (; i >= units(*p); ++p) i -= units(*p);
+  index_t count() const { return count_units(products, units_of); }
+  Unit at(index_t number) const {
+    const auto [p, i] = find_unit(products, units_of, number);
     return {p, i * kFewTiles, std::min(kFewTiles, tiles(*p->w) - i * kFewTiles)};
   }
   // The first unit that begins at or behind `share` of all bytes.
@@ -47,9 +43,9 @@ struct List {
     for (const FewProduct& p : products) {
       const auto unit = static_cast<double>(kFewTiles * tile_bytes(*p.w));
       const auto whole = static_cast<index_t>(left / unit);
-      if (whole < units(p)) return before + whole;
+      if (whole < units_of(p)) return before + whole;
       left -= static_cast<double>(tiles(*p.w) * tile_bytes(*p.w));
-      before += units(p);
+      before += units_of(p);
     }
     return before;
   }
