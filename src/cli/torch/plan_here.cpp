@@ -2,12 +2,12 @@
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
+#include "base/machine.hpp"
 #include "base/text.hpp"
 #include "base/threads.hpp"
 #include "cli/torch/ranks.hpp"
@@ -23,12 +23,6 @@ namespace sinew::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-// That the processes of a run share.
-int machine_cores() {
-  cpu_set_t set;
-  return ::sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
-}
 
 plan::Accelerator machine() {
   at::set_num_threads(default_threads());
@@ -132,7 +126,7 @@ std::vector<CheckRun> wanted(std::vector<CheckRun> runs, const std::string& only
 
 // What a run on several processes works on, as the planner wants it.
 plan::RanksRun ranks_run(const ModelConfig& model, const RunShape& shape, const Layout& layout) {
-  plan::RanksRun run{.model = model, .layout = layout, .work = {}, .cores = machine_cores()};
+  plan::RanksRun run{.model = model, .layout = layout, .work = {}, .cores = this_machine().cores};
   run.work.rows = shape.micro.rows;
   run.work.sequence = shape.micro.tokens;
   run.work.micro_batches = shape.micro_batches;
@@ -277,7 +271,7 @@ void plan_ranks(const Launch& launch, const HereOptions& o, const ModelConfig& m
                                    {"tokens_per_s", tokens}}
                                   .dump(1));
   }
-  fmt::print("{} processes on {} cores: {}\n\n", launch.size, machine_cores(), layout_name(layout));
+  fmt::print("{} processes on {} cores: {}\n\n", launch.size, this_machine().cores, layout_name(layout));
   print_parts(parts);
   fmt::print("\n{:<40}{:>10}{:>12}\n", "what processes say to each other", "start us", "then GB/s");
   for (const auto& [key, rate] : links)
