@@ -8,6 +8,7 @@ void add_bench(CLI::App& app) {
   add_bench_infer(*bench);
 #ifdef SINEW_TRAIN
   add_bench_train(*bench);
+  add_bench_lean(*bench);
 #endif
 }
 

@@ -13,6 +13,7 @@ void add_convert(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_bench_infer(CLI::App& bench);
 void add_bench_train(CLI::App& bench);  // with libtorch
+void add_bench_lean(CLI::App& bench);   // with libtorch
 void add_eval(CLI::App& app);
 void add_data(CLI::App& app);
 void add_doctor(CLI::App& app);
