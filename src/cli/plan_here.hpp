@@ -5,8 +5,10 @@
 #include <string>
 
 namespace sinew {
+struct ModelConfig;
+struct RunShape;
 struct TrainingSetup;
-}
+}  // namespace sinew
 
 namespace sinew::cli {
 
@@ -26,5 +28,7 @@ void check_here(int ranks, int steps, const std::string& only, bool json);
 // Seconds of a step of a run about to begin; 0 where the planner does not know its machine. All processes of
 // the run call it together.
 double planned_step(const TrainingSetup& setup);
+// Bytes that such a run takes on this machine by the planner's formula.
+double planned_memory(const ModelConfig& model, const RunShape& shape);
 
 }  // namespace sinew::cli

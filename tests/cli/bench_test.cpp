@@ -24,6 +24,10 @@ TEST(BenchCommand, OneJsonLineForEachTypeWithTheStepsOwnNumbers) {
     EXPECT_LE(json["step_s_median"].get<double>(), json["step_s_worst"].get<double>());
     EXPECT_NEAR(json["loss"].get<double>(), std::log(256.0), 0.5) << "random tokens";
     EXPECT_GT(json["seconds"]["classes"]["experts"]["backward_s"].get<double>(), 0);
+    // Weights, gradients and moments of the planner's formula are exact: 18 bytes a parameter in bf16, 16 in
+    // fp32.
+    EXPECT_GT(json["planned_bytes"].get<double>(),
+              json["parameters"].get<double>() * (json["dtype"] == "bf16" ? 18 : 16));
     EXPECT_GT(json["routing_overhead"]["ratio"].get<double>(), 0);
   }
   EXPECT_EQ(types, (std::vector<std::string>{"bf16", "fp32"}));

@@ -8,9 +8,11 @@
 #include "base/text.hpp"
 #include "base/threads.hpp"
 #include "cli/commands.hpp"
+#include "cli/plan_here.hpp"
 #include "kernels/isa.hpp"
 #include "ops/gemm_peak.hpp"
 #include "train/layout_table.hpp"
+#include "train/part_bench.hpp"
 #include "train/step_bench.hpp"
 
 namespace sinew::cli {
@@ -55,6 +57,7 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
   const GemmPeak peaks = gemm_peak();
   const double peak = narrow ? peaks.bf16 : peaks.fp32;
   const StepTimes t = bench_steps(preset, dtype, o.warmup, o.steps);
+  const double planned = planned_memory(preset.model, RunShape{.micro = {preset.rows, preset.tokens, dtype}});
   Json line{{"bench", "train"},
             {"preset", preset.name},
             {"dtype", type},
@@ -72,6 +75,7 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
             {"mfu", t.flops / t.median / peak},
             {"mfu_best", t.flops / t.best / peak},
             {"peak_rss_bytes", t.peak_bytes},
+            {"planned_bytes", planned},
             {"page_faults_per_step", t.page_faults},
             {"loss", t.loss}};
   Json classes;
@@ -100,11 +104,11 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
       preset.name, type, static_cast<double>(t.tokens) / t.median, 100 * t.flops / t.median / peak,
       peak / 1e9, 100 * t.flops / t.best / peak);
   fmt::print(
-      "  step {:.3f} s (best {:.3f}, worst {:.3f}), {:.1f} M parameters, peak memory {:.2f} GiB, {} page "
-      "faults a step, {} "
-      "threads, {}\n",
+      "  step {:.3f} s (best {:.3f}, worst {:.3f}), {:.1f} M parameters, peak memory {:.2f} GiB (planner "
+      "{:.2f}), "
+      "{} page faults a step, {} threads, {}\n",
       t.median, t.best, t.worst, static_cast<double>(t.parameters) / 1e6,
-      static_cast<double>(t.peak_bytes) / (1 << 30), t.page_faults, default_threads(),
+      static_cast<double>(t.peak_bytes) / (1 << 30), planned / (1 << 30), t.page_faults, default_threads(),
       isa_name(active_isa()));
   print_breakdown(t);
   if (routed)

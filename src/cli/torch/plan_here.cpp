@@ -218,6 +218,11 @@ double planned_step(const TrainingSetup& setup) {
       .seconds;
 }
 
+double planned_memory(const ModelConfig& model, const RunShape& shape) {
+  // Rates do not matter to memory.
+  return plan::predict_here(plan::this_machine(1e12, 1e12, 1e10), run_of("", model, shape)).memory.total();
+}
+
 namespace {
 
 // "tensor=2 expert=2"
