@@ -267,27 +267,30 @@ void saved_activations(Builder& b, FeedForward kind) {
   const double h = static_cast<double>(n.hidden), T = b.tokens, t = l.tensor;
   const double split =
       l.sequence_parallel ? t : 1;  // how many ways the hidden state is split between products
-  const double input = 2 * T * h / split;
+  const bool fused = s.software.fused_experts;
+  const double element = s.job.precision == Precision::fp32 ? 4 : 2;
+  const double input = element * T * h / split;
   const double heads = static_cast<double>(n.heads) / t, up = n.gated ? 2 : 1;
   const double quantised = low_bits(s.job.precision) ? 0.5 : 1;  // products keep their inputs in 8 bits
   double norms = r.norm ? 0 : 2 * input;
-  double attention =
-      2 * T * heads * static_cast<double>(2 * n.head_dim + 2 * n.value_dim) * (n.mla && r.mla_up ? 0.4 : 1);
+  double attention = element * T * heads * static_cast<double>(2 * n.head_dim + 2 * n.value_dim) *
+                     (n.mla && r.mla_up ? 0.4 : 1);
   if (!n.mla)
-    attention = 2 * T *
+    attention = element * T *
                 (heads * static_cast<double>(n.head_dim + n.value_dim) +
                  static_cast<double>(n.kv_heads) / t * static_cast<double>(n.head_dim + n.value_dim));
   if (!s.software.fused_attention && !r.attention)
     attention += 5 * T * static_cast<double>(s.job.sequence) * heads;
   double mlp = 0;
   const auto width_bytes = [&](double rows, double width) {
-    return 2 * rows * width * (up + (r.activation ? 0 : 1) * quantised);
+    return element * rows * width * (up + (r.activation || fused ? 0 : 1) * quantised);
   };
   if (kind == FeedForward::dense) mlp = width_bytes(T, static_cast<double>(n.ffn) / t);
   if (kind == FeedForward::moe) {
     const double rows =
         T / (l.expert_tensor > 1 ? 1 : t) * static_cast<double>(n.top_k) * s.software.imbalance;
-    mlp = width_bytes(rows, static_cast<double>(n.expert_ffn) / l.expert_tensor) + 2 * rows * h * quantised +
+    mlp = width_bytes(rows, static_cast<double>(n.expert_ffn) / l.expert_tensor) +
+          (fused ? 0 : element * rows * h * quantised) +
           (n.shared_ffn > 0 ? width_bytes(T, static_cast<double>(n.shared_ffn) / t) : 0);
   }
   if (r.mlp) mlp *= 0.15;
@@ -354,6 +357,9 @@ LayerCost head_cost(const Setup& s, const Constants& constants) {
             plain ? Precision::fp32 : Precision::bf16);
   b.memory("loss", b.tokens * vocab * 10, 1, 6);
   b.cost.saved_bytes = b.tokens * vocab * 6;
+  // In chunks: the gradients of the hidden states and of the head are made with the loss and kept.
+  if (s.software.fused_experts)
+    b.cost.saved_bytes = static_cast<double>(s.network.hidden) * ((plain ? 4 : 2) * b.tokens + 4 * vocab);
   return b.cost;
 }
 

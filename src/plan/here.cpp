@@ -72,7 +72,7 @@ Setup here_setup(const Accelerator& machine, const HereRun& run) {
   s.chip.memory_bytes /= std::max(1, s.count);
   s.software.overlap_data = s.software.overlap_pipeline = false;
   s.software.gradient_bytes = 4;
-  s.software.fp32_gradients_only = true;
+  s.software.fp32_gradients_only = s.software.fused_experts = true;
   if (const std::string problem = layout_problem(s); !problem.empty()) fail("plan: {}", problem);
   return s;
 }

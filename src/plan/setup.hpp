@@ -66,7 +66,9 @@ struct Software {
   double goodput = 1;           // share of the time spent in steps, where a figure is of a whole run
   double gradient_bytes = 2;    // of one element in the gradient reduction
   bool fp32_gradients_only = false;  // summed in place in fp32, no bf16 ones beside them (the trainer's own)
-  double imbalance = 1;              // tokens of the fullest expert rank over the mean
+  bool fused_experts = false;  // no gathered rows; a feed-forward keeps its first products only; logits in
+                               // chunks (the trainer's own)
+  double imbalance = 1;        // tokens of the fullest expert rank over the mean
 };
 Software modern();
 

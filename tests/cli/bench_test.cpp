@@ -33,6 +33,17 @@ TEST(BenchCommand, OneJsonLineForEachTypeWithTheStepsOwnNumbers) {
   EXPECT_EQ(types, (std::vector<std::string>{"bf16", "fp32"}));
 }
 
+// The peak is the process's, so each type has one of its own. fp32 keeps twice the bytes of bf16.
+TEST(BenchCommand, ThePlannersMemoryIsWithinATenthOfThePeak) {
+  for (const char* type : {"bf16", "fp32"}) {
+    const auto run = test::run_sinew({"bench", "train", "--preset", "S", "--dtype", type, "--steps", "1",
+                                      "--warmup", "1", "--no-routing", "--json"});
+    ASSERT_EQ(run.exit_code, 0) << run.error;
+    const auto json = nlohmann::json::parse(run.output);
+    EXPECT_NEAR(json["planned_bytes"].get<double>() / json["peak_rss_bytes"].get<double>(), 1, 0.1) << type;
+  }
+}
+
 TEST(BenchCommand, SaysWhichPresetsThereAre) {
   const auto run = test::run_sinew({"bench", "train", "--preset", "XL"});
   EXPECT_EQ(run.exit_code, 2);
