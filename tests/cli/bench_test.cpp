@@ -33,6 +33,16 @@ TEST(BenchCommand, OneJsonLineForEachTypeWithTheStepsOwnNumbers) {
   EXPECT_EQ(types, (std::vector<std::string>{"bf16", "fp32"}));
 }
 
+TEST(BenchCommand, ALayerAloneIsMeasuredWithAsManyExpertsAsAreAskedFor) {
+  const auto run = test::run_sinew(
+      {"bench", "train", "--preset", "tiny", "--experts", "32", "--dtype", "fp32", "--layer-only", "--json"});
+  ASSERT_EQ(run.exit_code, 0) << run.error;
+  const auto json = nlohmann::json::parse(run.output);
+  EXPECT_EQ(json["preset"], "tiny-e32");
+  EXPECT_GT(json["routing_overhead"]["moe_s"].get<double>(), 0);
+  EXPECT_EQ(test::run_sinew({"bench", "train", "--preset", "gpt2", "--layer-only"}).exit_code, 2);
+}
+
 // The peak is the process's, so each type has one of its own. fp32 keeps twice the bytes of bf16.
 TEST(BenchCommand, ThePlannersMemoryIsWithinATenthOfThePeak) {
   for (const char* type : {"bf16", "fp32"}) {

@@ -24,7 +24,7 @@ struct Options {
   std::vector<std::string> presets{"S", "M"};
   std::vector<std::string> types{"bf16", "fp32"};
   std::int64_t steps = 5, warmup = 2, tokens = 0, experts = 0;
-  bool json = false, routing = true;
+  bool json = false, routing = true, layer_only = false;
 };
 
 std::string bar(double share) {
@@ -49,6 +49,40 @@ void print_breakdown(const StepTimes& t) {
   }
   print_row("other", t.forward - forward, t.backward - backward, step);
   print_row("norm and optimizer", t.optimizer, 0, step);
+}
+
+Json routing_json(const RoutingTimes& r) {
+  return {{"ratio", r.moe / r.dense},
+          {"ratio_best", r.moe_best / r.dense_best},
+          {"ratio_half_to_one", r.skewed / r.dense},
+          {"moe_s", r.moe},
+          {"moe_s_best", r.moe_best},
+          {"dense_s", r.dense}};
+}
+
+void print_routing(const RoutingTimes& r) {
+  fmt::print("  routing overhead {:.2f} (best {:.2f}); {:.2f} with one expert on half of the tokens\n",
+             r.moe / r.dense, r.moe_best / r.dense_best, r.skewed / r.dense);
+}
+
+// A layer without a network around it: for numbers of experts whose network would not fit.
+void run_layer(const Options& o, const BenchPreset& preset, const std::string& type) {
+  const auto dtype = type == "bf16" ? at::kBFloat16 : at::kFloat;
+  const RoutingTimes r = bench_routing(preset, dtype, std::max<std::int64_t>(o.steps, 3));
+  if (o.json) {
+    const Json line{{"bench", "layer"},
+                    {"preset", preset.name},
+                    {"dtype", type},
+                    {"isa", isa_name(active_isa())},
+                    {"threads", default_threads()},
+                    {"routing_overhead", routing_json(r)}};
+    fmt::print("{}\n", line.dump());
+  } else {
+    fmt::print("{} {}: MoE layer {:.1f} ms (best {:.1f}), dense layer of equal work {:.1f} ms\n", preset.name,
+               type, 1e3 * r.moe, 1e3 * r.moe_best, 1e3 * r.dense);
+    print_routing(r);
+  }
+  std::fflush(stdout);
 }
 
 void run_one(const Options& o, const BenchPreset& preset, const std::string& type) {
@@ -88,11 +122,7 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
   const bool routed = o.routing && preset.model.moe.n_routed_experts > 0;
   if (routed) {
     r = bench_routing(preset, dtype, std::max<std::int64_t>(o.steps, 3));
-    line["routing_overhead"] = {{"ratio", r.moe / r.dense},
-                                {"ratio_best", r.moe_best / r.dense_best},
-                                {"ratio_half_to_one", r.skewed / r.dense},
-                                {"moe_s", r.moe},
-                                {"dense_s", r.dense}};
+    line["routing_overhead"] = routing_json(r);
   }
   if (o.json) {
     fmt::print("{}\n", line.dump());
@@ -111,9 +141,7 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
       static_cast<double>(t.peak_bytes) / (1 << 30), planned / (1 << 30), t.page_faults, default_threads(),
       isa_name(active_isa()));
   print_breakdown(t);
-  if (routed)
-    fmt::print("  routing overhead {:.2f} (best {:.2f}); {:.2f} with one expert on half of the tokens\n",
-               r.moe / r.dense, r.moe_best / r.dense_best, r.skewed / r.dense);
+  if (routed) print_routing(r);
 }
 
 void run(const Options& o) {
@@ -125,7 +153,7 @@ void run(const Options& o) {
   for (const auto& type : o.types)
     require(type == "bf16" || type == "fp32", "--dtype is bf16 or fp32, not {}", type);
   for (const auto& preset : presets)
-    for (const auto& type : o.types) run_one(o, preset, type);
+    for (const auto& type : o.types) (o.layer_only ? run_layer : run_one)(o, preset, type);
 }
 
 struct LayoutOptions {
@@ -227,6 +255,7 @@ void add_bench_train(CLI::App& bench) {
   command->add_flag("--json", options->json, "One JSON line a measurement");
   command->add_flag("!--no-routing", options->routing,
                     "Leave out the comparison of an MoE layer with a dense one");
+  command->add_flag("--layer-only", options->layer_only, "Only that comparison, without a network around it");
   command->callback([options] { run(*options); });
   add_layouts(bench);
 }
