@@ -12,7 +12,7 @@
 #include "base/error.hpp"
 #include "base/text.hpp"
 #include "cli/commands.hpp"
-#include "kernels/blas_core.hpp"
+#include "kernels/restart.hpp"
 
 namespace {
 
@@ -33,7 +33,7 @@ void check_command(const CLI::App& app, std::string_view name) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  sinew::restart_with_better_blas(argv);
+  sinew::restart_with_better_settings(argv);
   CLI::App app{"Sinew trains, compresses, serves and plans sparse Mixture-of-Experts language models."};
   app.set_version_flag("--version", "sinew " SINEW_VERSION);
   app.require_subcommand(1);

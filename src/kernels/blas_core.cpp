@@ -1,11 +1,9 @@
 #include "kernels/blas_core.hpp"
 
 #include <dlfcn.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 
 namespace sinew {
 
@@ -21,13 +19,6 @@ std::string_view better_blas_core(std::string_view core, Isa best) {
   if (core.empty() || std::find(kBeforeAvx2.begin(), kBeforeAvx2.end(), core) == kBeforeAvx2.end()) return "";
   if (best >= Isa::avx512) return "SKYLAKEX";
   return best == Isa::avx2 ? "HASWELL" : "";
-}
-
-void restart_with_better_blas(char** argv) {
-  if (std::getenv("OPENBLAS_CORETYPE") != nullptr) return;
-  const std::string better(better_blas_core(openblas_core(), best_isa()));
-  if (better.empty() || ::setenv("OPENBLAS_CORETYPE", better.c_str(), 1) != 0) return;
-  ::execv("/proc/self/exe", argv);  // returns only where that failed: go on with the slow kernels
 }
 
 }  // namespace sinew

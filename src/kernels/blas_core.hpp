@@ -16,8 +16,4 @@ std::string openblas_core();
 // The core that suits `best` where `core` is older than AVX2 or AVX-512 allow, else "".
 std::string_view better_blas_core(std::string_view core, Isa best);
 
-// Starts this program anew with OPENBLAS_CORETYPE set where that gives better kernels and the user has not
-// set it; else returns. Call first thing in main().
-void restart_with_better_blas(char** argv);
-
 }  // namespace sinew
