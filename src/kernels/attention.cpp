@@ -11,8 +11,8 @@
 namespace sinew {
 namespace {
 
-constexpr index_t kQueries = 128;  // rows of a backward block
-constexpr index_t kKeys = 512;     // keys of a backward block
+constexpr index_t kQueries = 64;  // rows of a backward block
+constexpr index_t kKeys = 256;    // keys of a backward block
 constexpr index_t kLine =
     kKeys + kTile;  // their row stride: not a power of two, whose rows would share cache sets
 
