@@ -141,7 +141,7 @@ inline float largest(Vf v) {
   const Vf result = p * (Vf)power;
   return select(x < splat(-87.33654F), Vf{}, result);
 }
-// 2^x with relative error below 3e-7 for x <= 0 (the Taylor series after reduction to +-1/2); 0 below -126.
+// 2^x with relative error below 3e-7 for x <= 126 (the Taylor series after reduction to +-1/2); 0 below -126.
 [[gnu::always_inline]] inline Vf power_of_two(Vf x) {
 #if defined(__AVX512F__)
   constexpr int kNearest = 0x8;  // an integer, without exceptions
@@ -160,7 +160,24 @@ inline float largest(Vf v) {
   return exponential(x * 0.693147180559945F);
 #endif
 }
-[[gnu::always_inline]] inline Vf sigmoid(Vf x) { return 1.0F / (1.0F + exponential(-x)); }
+// 1 / x of x >= 1, to the last bit or two; 0 where that is below what normal numbers hold.
+[[gnu::always_inline]] inline Vf reciprocal(Vf x) {
+#if defined(__AVX512F__)
+  const Vf r = (Vf)_mm512_maskz_rcp14_ps(0xffff, (__m512)x);
+  return r * (2.0F - x * r);  // a division takes as long as all the rest of a sigmoid
+#else
+  return 1.0F / x;
+#endif
+}
+[[gnu::always_inline]] inline Vf sigmoid(Vf x) { return reciprocal(1.0F + exponential(-x)); }
+// With relative error below 1e-7 (1 + |x|): for results that are kept in bf16.
+[[gnu::always_inline]] inline Vf rough_sigmoid(Vf x) {
+#if defined(__AVX512F__)
+  return reciprocal(1.0F + power_of_two(minimum(x * -1.44269504088896341F, splat(126.0F))));
+#else
+  return sigmoid(x);
+#endif
+}
 
 // ---- transposition of W x W words ----
 

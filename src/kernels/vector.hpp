@@ -25,6 +25,8 @@ struct VectorKernels {
                   const float* weight, T* out, index_t ld, bool past);  // past: as store_past
   // out [n] = first addend (or 0 when null) + sum over i < count of rows[i * ld], in that order.
   void (*sum_rows)(const T* rows, index_t ld, index_t count, const T* addend, index_t n, T* out);
+  // out [n] = sum over i < count of terms[i], in that order.
+  void (*sum_terms)(const T* const* terms, index_t count, index_t n, T* out);
   void (*widen)(const T* in, index_t n, float* out);
 
   // SwiGLU on tiles (stride 32) of gate and up: act = silu(gate) * up; gate and up are kept as T (past: as
@@ -62,8 +64,8 @@ struct VectorKernels {
   void (*norm_row_backward)(const T* x, const T* dy, const T* d_sum, const T* weight, float inverse,
                             index_t n, T* dx, float* d_weight);
   // Cross-entropy of one row of logits: returns log(sum exp) - logits[target]; d (null: not wanted) =
-  // softmax - one_hot(target). d may begin where logits does.
-  float (*cross_entropy_row)(const float* logits, index_t n, index_t target, T* d);
+  // softmax - one_hot(target). d may begin where logits does; logits are overwritten.
+  float (*cross_entropy_row)(float* logits, index_t n, index_t target, T* d);
   // w, m, v updated from the gradient g (null: zero); narrow (null where it is w itself): w in the weight's
   // type.
   void (*adamw)(float* w, float* m, float* v, const float* g, T* narrow, index_t n, const AdamWFactors& f);

@@ -109,8 +109,23 @@ void sum_rows(const T* rows, index_t ld, index_t count, const T* addend, index_t
 }
 
 template <class T>
+void sum_terms(const T* const* terms, index_t count, index_t n, T* out) {
+  for (index_t i = 0; i < n; i += W) {
+    Vf s = load_n(terms[0] + i, n - i);
+    for (index_t t = 1; t < count; ++t) s += load_n(terms[t] + i, n - i);
+    store_n(out + i, s, n - i);
+  }
+}
+
+template <class T>
 void widen(const T* in, index_t n, float* out) {
   for (index_t i = 0; i < n; i += W) store_n(out + i, load_n(in + i, n - i), n - i);
+}
+
+template <class T>
+[[gnu::always_inline]] inline Vf sigmoid_for(Vf x) {
+  if constexpr (std::is_same_v<T, bf16>) return rough_sigmoid(x);
+  return sigmoid(x);
 }
 
 template <class T>
@@ -128,7 +143,7 @@ void swiglu_forward(const float* gate, const float* up, index_t rows, index_t co
         store_n(gate_out + r * ld_h + i, g, left);
         store_n(up_out + r * ld_h + i, u, left);
       }
-      store_n(act + r * ld_act + i, g * sigmoid(g) * u, left);
+      store_n(act + r * ld_act + i, g * sigmoid_for<T>(g) * u, left);
     }
 }
 
@@ -143,7 +158,7 @@ void swiglu_backward(const float* d_act, index_t rows, index_t columns, const T*
       const index_t left = columns - i;
       const Vf g = load_n(gate + r * ld_h + i, left), u = load_n(up + r * ld_h + i, left);
       const Vf d = load_n(d_act + r * kTile + i, left);
-      const Vf s = sigmoid(g), silu = g * s, act = silu * u;
+      const Vf s = sigmoid_for<T>(g), silu = g * s, act = silu * u;
       total += d * act;
       const Vf dw = d * w;
       store_n(d_up + r * ld_d + i, dw * silu, left);
@@ -313,29 +328,45 @@ void norm_row_backward(const T* x, const T* dy, const T* d_sum, const T* weight,
   }
 }
 
+// e^x of x <= 0 for results that are kept as T.
 template <class T>
-float cross_entropy_row(const float* logits, index_t n, index_t target, T* d) {
+[[gnu::always_inline]] inline Vf exponential_for(Vf x) {
+  if constexpr (std::is_same_v<T, bf16>) return power_of_two(x * kLog2E);
+  return exponential(x);
+}
+
+template <class T>
+float cross_entropy_row(float* logits, index_t n, index_t target, T* d) {
   Vf m = splat(-3.0e38F);
   const index_t whole = n / W * W;
   for (index_t i = 0; i < whole; i += W) m = maximum(m, load(logits + i));
   float top = largest(m);
   for (index_t i = whole; i < n; ++i) top = logits[i] > top ? logits[i] : top;
+  const float hit_logit = logits[target];
   Vf total = {};
-  for (index_t i = 0; i < whole; i += W) total += exponential(load(logits + i) - top);
+  for (index_t i = 0; i < whole; i += W) {
+    const Vf e = exponential_for<T>(load(logits + i) - top);
+    total += e;
+    store(logits + i, e);  // they are in the cache, and an exponential costs more than to read it again
+  }
   float all = sum(total);
   if (whole < n) {
     Vf rest = load_n(logits + whole, n - whole) - top;
     Vi lane;
     for (int l = 0; l < W; ++l) lane[l] = l;
-    rest = select(lane < static_cast<std::int32_t>(n - whole), rest, splat(-100.0F));
-    all += sum(exponential(rest));
+    rest = exponential_for<T>(select(lane < static_cast<std::int32_t>(n - whole), rest, splat(-100.0F)));
+    store_n(logits + whole, rest, n - whole);
+    all += sum(rest);
   }
-  const float hit_logit = logits[target], loss = __builtin_logf(all) + top - hit_logit;
+  const float loss = __builtin_logf(all) + top - hit_logit;
   if (d == nullptr) return loss;
-  const float inverse = 1.0F / all;
-  for (index_t i = 0; i < n; i += W)
-    store_n(d + i, exponential(load_n(logits + i, n - i) - top) * inverse, n - i);
-  const float hit = __builtin_expf(hit_logit - top) * inverse;
+  const float inverse = 1.0F / all, hit = logits[target] * inverse;
+  index_t i = 0;
+  for (; i + 2 * W <= n; i += 2 * W) {
+    const Vf a = load(logits + i) * inverse, b = load(logits + i + W) * inverse;
+    store(d + i, a, b);  // where d begins with the logits it stays behind what is read
+  }
+  for (; i < n; i += W) store_n(d + i, load_n(logits + i, n - i) * inverse, n - i);
   store_one(d + target, hit - 1.0F);
   return loss;
 }
@@ -372,15 +403,26 @@ void adamw(float* w, float* m, float* v, const float* g, T* narrow, index_t n, c
   }
 }
 
+// Half of a vector as doubles.
+typedef double Vd __attribute__((vector_size(W * 4)));
+template <int... I>
+[[gnu::always_inline]] inline Vd half_of(Vf v, int from_zero, std::integer_sequence<int, I...>) {
+  return from_zero == 0 ? __builtin_convertvector(__builtin_shufflevector(v, v, I...), Vd)
+                        : __builtin_convertvector(__builtin_shufflevector(v, v, (W / 2 + I)...), Vd);
+}
+
 [[maybe_unused]] double sum_of_squares(const float* x, index_t n) {
-  typedef double Vd __attribute__((vector_size(W * 8)));
-  Vd s = {};
+  constexpr auto lanes = std::make_integer_sequence<int, W / 2>{};
+  Vd low = {}, high = {};
   for (index_t i = 0; i < n; i += W) {
-    const Vd v = __builtin_convertvector(load_n(x + i, n - i), Vd);
-    s += v * v;
+    const Vf v = load_n(x + i, n - i);
+    const Vd a = half_of(v, 0, lanes), b = half_of(v, 1, lanes);
+    low += a * a;
+    high += b * b;
   }
+  low += high;
   double total = 0;
-  for (int l = 0; l < W; ++l) total += s[l];
+  for (int l = 0; l < W / 2; ++l) total += low[l];
   return total;
 }
 
@@ -407,25 +449,11 @@ void adamw(float* w, float* m, float* v, const float* g, T* narrow, index_t n, c
 
 template <class T>
 constexpr VectorKernels<T> vector_table() {
-  return {store_tile<T>,
-          store_past<T>,
-          scatter<T>,
-          sum_rows<T>,
-          widen<T>,
-          swiglu_forward<T>,
-          swiglu_backward<T>,
-          rotate<T>,
-          rotate_back<T>,
-          softmax_row<T>,
-          softmax_row_backward<T>,
-          dot<T>,
-          norm_row<T>,
-          norm_row_backward<T>,
-          cross_entropy_row<T>,
-          adamw<T>,
-          sum_of_squares,
-          gate_scores,
-          gate_scores_backward};
+  return {store_tile<T>, store_past<T>,  scatter<T>,           sum_rows<T>,
+          sum_terms<T>,  widen<T>,       swiglu_forward<T>,    swiglu_backward<T>,
+          rotate<T>,     rotate_back<T>, softmax_row<T>,       softmax_row_backward<T>,
+          dot<T>,        norm_row<T>,    norm_row_backward<T>, cross_entropy_row<T>,
+          adamw<T>,      sum_of_squares, gate_scores,          gate_scores_backward};
 }
 
 }  // namespace

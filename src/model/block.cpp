@@ -2,7 +2,7 @@
 
 #include "base/error.hpp"
 #include "ops/checkpoint.hpp"
-#include "ops/fused.hpp"
+#include "ops/residual.hpp"
 #include "ops/rms_norm.hpp"
 #include "ops/tensor.hpp"
 
@@ -32,13 +32,9 @@ at::Tensor Block::forward(const at::Tensor& x, const ForwardContext& context,
 }
 
 at::Tensor Block::plain(const at::Tensor& x, const ForwardContext& context, RouterStats& stats) const {
-  const auto attention = attention_->forward(rms_norm(x, input_norm_, eps_), context);
-  if (fused(x)) {
-    const auto [attended, normed] = add_rms_norm(x, attention, post_norm_, eps_);
-    return attended + feed_forward_->forward(normed, context, stats);
-  }
-  const auto attended = x + attention;
-  return attended + feed_forward_->forward(rms_norm(attended, post_norm_, eps_), context, stats);
+  const auto before = rms_norm_beside(x, input_norm_, eps_);
+  const auto after = add_rms_norm(before.sum, attention_->forward(before.normed, context), post_norm_, eps_);
+  return add_residual(after.sum, feed_forward_->forward(after.normed, context, stats));
 }
 
 at::Tensor Block::recomputed(const at::Tensor& x, const ForwardContext& context, RouterStats& stats) const {

@@ -9,6 +9,7 @@
 #include "ops/fused.hpp"
 #include "ops/gate.hpp"
 #include "ops/moe.hpp"
+#include "ops/residual.hpp"
 #include "ops/sequence_parallel.hpp"
 #include "ops/swiglu.hpp"
 #include "ops/swiglu_network.hpp"
@@ -81,7 +82,8 @@ class MixtureOfExperts : public FeedForward {
   Tensor forward(const Tensor& x, const ForwardContext& context, RouterStats& stats) const override {
     const auto rows = x.size(0), tokens = x.size(1);
     const auto flat = x.reshape({rows * tokens, x.size(2)});
-    const auto logits = project_wide(flat, gate_);  // [N, E]
+    const auto uses = fan_out(flat, shared_ ? 3 : 2);
+    const auto logits = project_wide(uses[0], gate_);  // [N, E]
     const auto routing = gate(logits, correction_bias_, options_);
     if (context.trace != nullptr)
       context.trace->routing.push_back({layer_, routing.experts, routing.weights});
@@ -93,15 +95,15 @@ class MixtureOfExperts : public FeedForward {
     report(stats, logits, routing, rows, context);
     if (size_of(partition_.expert) > 1) {
       if (kept.defined()) stats.dropped = kept.logical_not().sum().item<std::int64_t>();
-      const auto beside = [&] { return shared_ ? (*shared_)(flat, context) : Tensor(); };
-      return experts_elsewhere(flat, routing.weights, routing.experts, kept, n_experts_, experts_, partition_,
-                               beside)
+      const auto beside = [&] { return shared_ ? (*shared_)(uses[2], context) : Tensor(); };
+      return experts_elsewhere(uses[1], routing.weights, routing.experts, kept, n_experts_, experts_,
+                               partition_, beside)
           .view(x.sizes());
     }
     const auto where = dispatch(routing.experts, kept, n_experts_);
     stats.dropped = routing.experts.numel() - where.offsets.back();
-    const auto shared = shared_ ? (*shared_)(flat, context) : Tensor();
-    return moe_experts(flat, routing.weights, where, experts_, shared).view(x.sizes());
+    const auto shared = shared_ ? (*shared_)(uses[2], context) : Tensor();
+    return moe_experts(uses[1], routing.weights, where, experts_, shared).view(x.sizes());
   }
 
  private:

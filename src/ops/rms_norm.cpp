@@ -36,9 +36,10 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
 };
 
 struct Norm : torch::autograd::Function<Norm> {
-  // x [N, n], its rows contiguous; addend [N, n] or undefined -> {normed} or {sum, normed}
+  // x [N, n], its rows contiguous; addend [N, n] or undefined -> {normed} or, with an addend or `beside`,
+  // {sum, normed}
   static variable_list forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight,
-                               const OptionalTensor& maybe_addend, double eps) {
+                               const OptionalTensor& maybe_addend, double eps, bool beside) {
     const OpTimer timer(OpClass::norm, false);
     const auto addend = tensor_of(maybe_addend);
     const auto rows = x.size(0), n = x.size(1);
@@ -51,7 +52,10 @@ struct Norm : torch::autograd::Function<Norm> {
                           inverse.data_ptr<float>());
     });
     ctx->save_for_backward({addend.defined() ? sum : x, weight, inverse});
+    ctx->saved_data["added"] = addend.defined();
+    ctx->set_materialize_grads(false);
     if (addend.defined()) return {sum, normed};
+    if (beside) return {x.detach(), normed};
     return {normed};
   }
 
@@ -59,9 +63,8 @@ struct Norm : torch::autograd::Function<Norm> {
     const OpTimer timer(OpClass::norm, true);
     const auto saved = ctx->get_saved_variables();
     const auto &x = saved[0], &weight = saved[1];
-    const bool added = grads.size() == 2;
     const auto dy = grads.back().defined() ? grads.back().contiguous() : at::zeros(x.sizes(), x.options());
-    const auto d_sum = added && grads[0].defined() ? grads[0].contiguous() : Tensor();
+    const auto d_sum = grads.size() == 2 && grads[0].defined() ? grads[0].contiguous() : Tensor();
     const auto dx = at::empty(x.sizes(), x.options());
     const WeightGradient gradient(weight);
     with_type(x, [&]<class T>(T) {
@@ -69,7 +72,8 @@ struct Norm : torch::autograd::Function<Norm> {
                            data_of<T>(d_sum), data_of<T>(weight), saved[2].data_ptr<float>(), data_of<T>(dx),
                            gradient.data(), gradient.accumulate());
     });
-    return {dx, gradient.for_autograd(weight.scalar_type()), added ? dx : Tensor(), Tensor()};
+    return {dx, gradient.for_autograd(weight.scalar_type()),
+            ctx->saved_data["added"].toBool() ? dx : Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -86,18 +90,27 @@ Tensor rows_of(const Tensor& x) {
 }  // namespace
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
-  if (can_fuse(x, weight)) return Norm::apply(rows_of(x), weight, OptionalTensor(), eps)[0].view(x.sizes());
+  if (can_fuse(x, weight))
+    return Norm::apply(rows_of(x), weight, OptionalTensor(), eps, false)[0].view(x.sizes());
   return RmsNorm::apply(x, weight, eps);
 }
 
 AddNorm add_rms_norm(const Tensor& x, const Tensor& addend, const Tensor& weight, double eps) {
   if (can_fuse(x, weight) && addend.scalar_type() == x.scalar_type()) {
-    const auto out =
-        Norm::apply(rows_of(x), weight, optional_of(addend.reshape({-1, x.size(-1)}).contiguous()), eps);
+    const auto out = Norm::apply(rows_of(x), weight,
+                                 optional_of(addend.reshape({-1, x.size(-1)}).contiguous()), eps, false);
     return {out[0].view(x.sizes()), out[1].view(x.sizes())};
   }
   auto sum = x + addend;
   return {sum, rms_norm(sum, weight, eps)};
+}
+
+AddNorm rms_norm_beside(const Tensor& x, const Tensor& weight, double eps) {
+  if (can_fuse(x, weight)) {
+    const auto out = Norm::apply(rows_of(x), weight, OptionalTensor(), eps, true);
+    return {out[0].view(x.sizes()), out[1].view(x.sizes())};
+  }
+  return {x, rms_norm(x, weight, eps)};
 }
 
 }  // namespace sinew

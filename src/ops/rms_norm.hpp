@@ -14,5 +14,8 @@ struct AddNorm {
 };
 // The residual connection before a norm: sum = x + addend, normed = rms_norm(sum).
 AddNorm add_rms_norm(const at::Tensor& x, const at::Tensor& addend, const at::Tensor& weight, double eps);
+// rms_norm(x) beside x itself for the residual connection around what follows the norm (`sum` is x). The
+// gradient of that connection is added within the norm's backward pass.
+AddNorm rms_norm_beside(const at::Tensor& x, const at::Tensor& weight, double eps);
 
 }  // namespace sinew

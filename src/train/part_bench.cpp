@@ -14,6 +14,7 @@
 #include "model/feed_forward.hpp"
 #include "model/parameters.hpp"
 #include "model/rotary.hpp"
+#include "ops/residual.hpp"
 #include "ops/rms_norm.hpp"
 #include "ops/sequence_parallel.hpp"
 #include "ops/tensor.hpp"
@@ -142,8 +143,9 @@ Forward norms_of(const OneLayer& layer) {
              second = layer.parameters.get("model.layers.0.post_attention_layernorm.weight");
   const double eps = layer.config.rms_norm_eps;
   return [=](const Tensors& in) {
-    const auto added = add_rms_norm(in[0], rms_norm(in[0], first, eps), second, eps);
-    return Tensors{added.sum + added.normed};
+    const auto before = rms_norm_beside(in[0], first, eps);
+    const auto after = add_rms_norm(before.sum, before.normed, second, eps);
+    return Tensors{add_residual(after.sum, after.normed)};
   };
 }
 

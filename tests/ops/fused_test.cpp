@@ -11,6 +11,7 @@
 #include "ops/gate.hpp"
 #include "ops/linear_cross_entropy.hpp"
 #include "ops/moe.hpp"
+#include "ops/residual.hpp"
 #include "ops/rms_norm.hpp"
 #include "ops/rotary_attention.hpp"
 #include "ops/swiglu_network.hpp"
@@ -101,6 +102,41 @@ RC_GTEST_PROP(Fused, Norms, ()) {
         return Tensors{y.sum, y.normed};
       },
       {random({2, n, width}), random({2, n, width}), random({width})}, 0.02);
+}
+
+RC_GTEST_PROP(Fused, Residuals, ()) {
+  const auto n = between(1, 40), width = between(1, 70), uses = between(1, 4);
+  check(
+      "rms_norm_beside",
+      [](const Tensors& x) {
+        const auto y = rms_norm_beside(x[0], x[1], 1e-5);
+        return Tensors{y.sum, y.normed};
+      },
+      {random({2, n, width}), random({width})}, 0.02);
+  check(
+      "add_residual", [](const Tensors& x) { return Tensors{add_residual(x[0], x[1])}; },
+      {random({n, width}), random({n, width})}, 0.01);
+  check(
+      "fan_out",
+      [&](const Tensors& x) {
+        Tensors out;
+        double factor = 1;
+        for (const auto& y : fan_out(x[0], static_cast<std::size_t>(uses))) out.push_back(y * factor++);
+        return out;
+      },
+      {random({n, width})}, 0.02);
+}
+
+// Of the uses of a tensor some may have no gradient, or none.
+TEST(Fused, ResidualsOfUnusedBranchesHaveNoGradient) {
+  const auto x = random({3, 5}).to(at::kFloat).requires_grad_();
+  const auto uses = fan_out(x, 3);
+  torch::autograd::backward({uses[1].sum()}, {});
+  EXPECT_TRUE(at::equal(x.grad(), at::ones({3, 5})));
+  x.mutable_grad().reset();
+  const auto w = at::ones({5}).requires_grad_();
+  torch::autograd::backward({rms_norm_beside(x, w, 1e-5).sum.sum()}, {});
+  EXPECT_TRUE(at::equal(x.grad(), at::ones({3, 5})));
 }
 
 RC_GTEST_PROP(Fused, Networks, ()) {
