@@ -18,7 +18,7 @@ struct LeanOptions {
   std::vector<std::filesystem::path> data;  // text, or data sets made by `sinew data`
   std::vector<LeanKind> kinds{LeanKind::dense, LeanKind::fine, LeanKind::top2};
   std::vector<LeanSize> sizes{{64, 4}, {96, 4}, {128, 5}};
-  std::vector<LeanSize> dense_sizes{{160, 6}};  // of `dense` alone, for the law
+  std::vector<LeanSize> dense_sizes{{32, 4}, {160, 6}, {192, 8}};  // of `dense` alone, for the law
   std::int64_t seeds = 3;
   std::int64_t tokens = 1'000'000, sequence = 256, batch = 4, vocabulary = 2048;
   double lr = 4e-3;  // at hidden 64, for every kind: lr * sqrt(64 / hidden)

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 #include "base/chart.hpp"
 #include "base/error.hpp"
@@ -24,11 +23,19 @@ LeanSpread spread_of(const std::vector<double>& values, bool geometric = false) 
   return s;
 }
 
-std::vector<LossPoint> dense_points(const std::vector<LeanResult>& results, std::int64_t seed) {
+std::vector<LossPoint> dense_points(const std::vector<LeanResult>& results) {
   std::vector<LossPoint> points;
   for (const auto& r : results)
-    if (r.run.kind == LeanKind::dense && r.run.seed == seed) points.push_back({r.compute(), r.loss});
+    if (r.run.kind == LeanKind::dense) points.push_back({r.compute(), r.loss});
   return points;
+}
+
+std::optional<PowerLaw> law_or_none(const std::vector<LossPoint>& points) {
+  try {
+    return fit_power_law(points);
+  } catch (const UserError&) {
+    return std::nullopt;
+  }
 }
 
 std::vector<LeanCell> cells_of(const std::vector<LeanResult>& results) {
@@ -54,15 +61,13 @@ std::vector<LeanCell> cells_of(const std::vector<LeanResult>& results) {
   return cells;
 }
 
-LeanEqual equal_of(const LeanCell& cell, const std::vector<LeanResult>& results,
-                   const std::map<std::int64_t, PowerLaw>& laws) {
+LeanEqual equal_of(const LeanCell& cell, const std::vector<LeanResult>& results, const PowerLaw& law) {
+  const auto dense = dense_points(results);
   std::vector<double> by_law, between;
   for (const auto& r : results) {
     if (r.run.kind != cell.kind || r.run.size != cell.size) continue;
-    if (const auto law = laws.find(r.run.seed); law != laws.end())
-      if (const auto compute = law->second.compute(r.loss)) by_law.push_back(*compute / r.compute());
-    if (const auto compute = interpolated_compute(dense_points(results, r.run.seed), r.loss))
-      between.push_back(*compute / r.compute());
+    if (const auto compute = law.compute(r.loss)) by_law.push_back(*compute / r.compute());
+    if (const auto compute = interpolated_compute(dense, r.loss)) between.push_back(*compute / r.compute());
   }
   return {.kind = cell.kind,
           .size = cell.size,
@@ -93,31 +98,14 @@ Json to_json(const LeanSpread& s) {
   return {{"mean", s.mean}, {"least", s.least}, {"most", s.most}, {"seeds", s.seeds}};
 }
 
-std::vector<LossPoint> all_dense(const std::vector<LeanResult>& results) {
-  std::vector<LossPoint> points;
-  for (const auto& r : results)
-    if (r.run.kind == LeanKind::dense) points.push_back({r.compute(), r.loss});
-  return points;
-}
-
-std::optional<PowerLaw> law_or_none(const std::vector<LossPoint>& points) {
-  try {
-    return fit_power_law(points);
-  } catch (const UserError&) {
-    return std::nullopt;
-  }
-}
-
 }  // namespace
 
 LeanReport lean_report(const std::vector<LeanResult>& results) {
   LeanReport report{.cells = cells_of(results)};
-  for (const auto& r : results)
-    if (!report.laws.contains(r.run.seed))
-      if (const auto law = law_or_none(dense_points(results, r.run.seed))) report.laws[r.run.seed] = *law;
+  report.law = law_or_none(dense_points(results));
+  if (!report.law) return report;
   for (const auto& cell : report.cells)
-    if (cell.kind != LeanKind::dense && !report.laws.empty())
-      report.equal.push_back(equal_of(cell, results, report.laws));
+    if (cell.kind != LeanKind::dense) report.equal.push_back(equal_of(cell, results, *report.law));
   return report;
 }
 
@@ -135,13 +123,17 @@ std::string lean_markdown(const LeanReport& report) {
   out +=
       "\n| network | hidden x layers | dense compute for the same loss, by the law (seeds) | between dense "
       "sizes |\n|---|---|---|---|\n";
-  for (const auto& e : report.equal)
+  for (const auto& e : report.equal) {
+    const auto cell = std::find_if(report.cells.begin(), report.cells.end(),
+                                   [&](const LeanCell& c) { return c.kind == e.kind && c.size == e.size; });
     out += fmt::format("| {} | {} | {} | {} |\n", title_of(e.kind), e.size.name(),
-                       words(e.by_law, e.by_law.seeds), words(e.between, e.by_law.seeds));
-  out += "\n| seed | law of the dense runs, C in units of the reference | residual, nats |\n|---|---|---|\n";
-  for (const auto& [seed, law] : report.laws)
-    out += fmt::format("| {} | {:.3f} + {:.3f} C^-{:.3f}, reference {:.3g} FLOP | {:.4f} |\n", seed,
-                       law.floor, law.scale, law.exponent, law.reference, law.rms);
+                       words(e.by_law, cell->loss.seeds), words(e.between, cell->loss.seeds));
+  }
+  const PowerLaw& law = *report.law;
+  out += fmt::format(
+      "\nThe law of the dense runs: loss = {:.3f} + {:.3f} (C / {:.3g} FLOP)^-{:.3f}, residual {:.4f} "
+      "nats.\n",
+      law.floor, law.scale, law.reference, law.exponent, law.rms);
   return out;
 }
 
@@ -163,14 +155,14 @@ std::string lean_svg(const LeanReport& report, const std::vector<LeanResult>& re
     chart.lines.push_back(std::move(means));
     chart.points.push_back(std::move(seeds));
   }
-  if (const auto law = law_or_none(all_dense(results))) {
+  if (report.law) {
     chart::Line line{.name = "law of the dense", .color = 7, .faint = true};
-    const auto points = all_dense(results);
-    const auto [least, most] = std::minmax_element(
-        points.begin(), points.end(), [](const auto& a, const auto& b) { return a.compute < b.compute; });
+    double least = INFINITY, most = 0;
+    for (const auto& p : dense_points(results))
+      least = std::min(least, p.compute), most = std::max(most, p.compute);
     for (int i = 0; i <= 40; ++i) {
-      line.x.push_back(least->compute * std::pow(most->compute / least->compute, i / 40.0));
-      line.y.push_back(law->loss(line.x.back()));
+      line.x.push_back(least * std::pow(most / least, i / 40.0));
+      line.y.push_back(report.law->loss(line.x.back()));
     }
     chart.lines.push_back(std::move(line));
   }
@@ -190,14 +182,12 @@ nlohmann::ordered_json lean_json(const LeanOptions& options, const LeanReport& r
                             {"loss", r.loss},
                             {"bits_per_byte", r.bits_per_byte},
                             {"seconds", r.seconds}});
-  json["dense_laws"] = Json::array();
-  for (const auto& [seed, law] : report.laws)
-    json["dense_laws"].push_back({{"seed", seed},
-                                  {"floor", law.floor},
-                                  {"scale", law.scale},
-                                  {"exponent", law.exponent},
-                                  {"reference_flops", law.reference},
-                                  {"rms", law.rms}});
+  if (const auto& law = report.law)
+    json["dense_law"] = {{"floor", law->floor},
+                         {"scale", law->scale},
+                         {"exponent", law->exponent},
+                         {"reference_flops", law->reference},
+                         {"rms", law->rms}};
   json["dense_compute_for_equal_loss"] = Json::array();
   for (const auto& e : report.equal)
     json["dense_compute_for_equal_loss"].push_back({{"kind", lean_name(e.kind)},

@@ -1,8 +1,8 @@
 // What the runs of `sinew bench lean` say: tables, JSON and a picture.
 #pragma once
 
-#include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,8 +26,8 @@ struct LeanCell {
   LeanSpread loss{}, bits_per_byte{};
 };
 
-// How many times the compute of a sparse run dense networks need for its loss: by the law of the same seed's
-// dense runs, and between neighbouring dense sizes alone (seeds 0: the loss lies beyond them).
+// How many times the compute of a sparse run dense networks need for its loss: by the law through all dense
+// runs, and between the means of neighbouring dense sizes (seeds 0: the loss lies beyond them).
 struct LeanEqual {
   LeanKind kind = LeanKind::fine;
   LeanSize size;
@@ -36,8 +36,8 @@ struct LeanEqual {
 };
 
 struct LeanReport {
-  std::vector<LeanCell> cells{};            // kinds in their order, small sizes first
-  std::map<std::int64_t, PowerLaw> laws{};  // by seed, of those with dense runs of two sizes or more
+  std::vector<LeanCell> cells{};  // kinds in their order, small sizes first
+  std::optional<PowerLaw> law{};  // of all dense runs, where they are of two sizes or more
   std::vector<LeanEqual> equal{};
 };
 LeanReport lean_report(const std::vector<LeanResult>& results);

@@ -7,6 +7,7 @@
 #include "base/error.hpp"
 #include "train/lean_fit.hpp"
 #include "train/lean_models.hpp"
+#include "train/lean_report.hpp"
 
 namespace sinew {
 namespace {
@@ -91,6 +92,39 @@ TEST(LeanFit, InterpolatesBetweenNeighboursAndNotBeyond) {
   EXPECT_NEAR(interpolated_compute(points, 3.75).value(), 8e12, 1e3);
   EXPECT_FALSE(interpolated_compute(points, 5.3).has_value());
   EXPECT_FALSE(interpolated_compute(points, 3.4).has_value());
+}
+
+LeanResult result_of(LeanKind kind, const LeanSize& size, std::int64_t seed) {
+  return {.run = {kind, size, seed},
+          .counts = count_lean(lean_model(kind, size, 2048, 256), 256),
+          .tokens = 1'000'000};
+}
+
+// Mixtures that are as good as dense networks of 2.5 and 4 times their compute.
+TEST(LeanReport, SaysHowMuchDenseComputeWouldHaveDone) {
+  const PowerLaw law{.floor = 1.5, .scale = 2, .exponent = 0.3, .reference = 1e13};
+  std::vector<LeanResult> results;
+  for (const auto& size :
+       {LeanSize{64, 4}, LeanSize{96, 4}, LeanSize{128, 5}, LeanSize{160, 6}, LeanSize{192, 8}}) {
+    auto r = result_of(LeanKind::dense, size, 1);
+    r.loss = law.loss(r.compute());
+    results.push_back(r);
+  }
+  for (const std::int64_t seed : {1, 2}) {
+    auto r = result_of(LeanKind::fine, {64, 4}, seed);
+    r.loss = law.loss((seed == 1 ? 2.5 : 4) * r.compute());
+    results.push_back(r);
+  }
+  const LeanReport report = lean_report(results);
+  ASSERT_EQ(report.equal.size(), 1u);
+  EXPECT_NEAR(report.equal[0].by_law.mean, std::sqrt(10.0), 0.01);
+  EXPECT_NEAR(report.equal[0].by_law.least, 2.5, 0.01);
+  EXPECT_NEAR(report.equal[0].by_law.most, 4, 0.01);
+  EXPECT_EQ(report.equal[0].between.seeds, 2u);
+  EXPECT_NEAR(report.equal[0].between.mean, std::sqrt(10.0), 0.2);  // a straight line for a bent one
+  EXPECT_NE(lean_markdown(report).find("| 7 of 32 experts and 1 shared | 64x4 | 3.16 (2.50 to 4.00) |"),
+            std::string::npos)
+      << lean_markdown(report);
 }
 
 }  // namespace

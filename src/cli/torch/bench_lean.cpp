@@ -75,7 +75,7 @@ void add_bench_lean(CLI::App& bench) {
       "bench goes on. Says how much dense compute reaches each mixture's loss: a power law through the dense "
       "runs, "
       "and\n"
-      "straight lines between them. Writes OUT/lean.md and OUT/lean.svg. See docs/lean.md.\n\n"
+      "straight lines between their means. Writes OUT/lean.md and OUT/lean.svg. See docs/lean.md.\n\n"
       "Examples:\n"
       "  sinew bench lean --data books/\n"
       "  sinew bench lean --data books/ --sizes 64x4,128x5 --dense-sizes 160x6 --seeds 2 --tokens 2000000\n"
@@ -88,7 +88,7 @@ void add_bench_lean(CLI::App& bench) {
       ->delimiter(',');
   command
       ->add_option("--dense-sizes", o->dense_sizes,
-                   "Further sizes of dense networks, for the law, or none (default 160x6)")
+                   "Further sizes of dense networks, for the law, or none (default 32x4,160x6,192x8)")
       ->delimiter(',');
   command->add_option("--seeds", o->lean.seeds, "Runs of each, with seeds from 1")
       ->check(CLI::Range(1, 1000))
