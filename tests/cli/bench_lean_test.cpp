@@ -68,7 +68,7 @@ TEST(BenchLeanCommand, TrainsEveryKindOnceAndSaysHowMuchDenseComputeIsNeeded) {
 TEST(BenchLeanCommand, StopsCleanlyAndGoesOn) {
   const TempDir dir;
   spit(dir / "text.txt", tiny_text());
-  auto arguments = lean(dir, {"--kinds", "dense,top2"}, "64000", "none");
+  auto arguments = lean(dir, {"--kinds", "dense,top2"}, "32000", "none");
   const auto begun = [&] { return fs::exists(dir / "out/runs/top2-32x1-s1/metrics.jsonl"); };
   ASSERT_EQ(run_and_signal(arguments, SIGINT, begun, dir / "said"), 128 + SIGINT) << slurp(dir / "said");
   EXPECT_THAT(slurp(dir / "said"), HasSubstr("the same command goes on"));
