@@ -11,8 +11,10 @@
 namespace sinew {
 namespace {
 
-constexpr index_t kBigRows = 1024;  // above, an expert's rows are shared among the threads ...
-constexpr index_t kChunk = 256;     // ... in pieces of this many
+constexpr index_t kBigRows = 1024;          // above, an expert's rows are shared among the threads ...
+constexpr index_t kChunk = 256;             // ... in pieces of this many
+constexpr index_t kFitBytes = 1280 << 10;   // of panels that a cache holds beside the rows they meet
+constexpr index_t kPanelBytes = 384 << 10;  // of panels that all rows of such a piece go over in turn
 
 std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
@@ -46,6 +48,11 @@ struct Layer {
         width(w.width),
         wide(padded_width(w.width)) {}
 
+  // Whether one expert's panels stay in the cache while its rows go by.
+  bool fits() const {
+    const index_t all = (forward ? 2 : 1) * first_size() + third_size();
+    return all * static_cast<index_t>(sizeof(T)) <= kFitBytes;
+  }
   index_t hidden_panels() const { return round_up(hidden, kTile) / kTile; }
   index_t width_panels() const { return wide / kTile; }
   index_t begin(index_t e) const { return rows.offsets[size(e)]; }
@@ -258,26 +265,107 @@ T* saved_tile(T* block, index_t rows, index_t panel) {
   return block + panel * 2 * rows * kTile;
 }
 
+// Gate and up products of one block, their panels [p0, p1); act [32, wide].
 template <class T>
-void forward_block(const Layer<T>& layer, const Panels<T>& panels, const RowBlock& b, const T* x, const T* a,
-                   T* act, T* saved, T* slots) {
+void gate_and_up(const Layer<T>& layer, const Panels<T>& panels, const RowBlock& b, const T* x, const T* a,
+                 T* act, T* saved, index_t p0, index_t p1) {
   alignas(64) float gate[kTile * kTile], up[kTile * kTile];
-  const index_t k = padded_k<T>(layer.hidden), wide = layer.wide, hidden = layer.hidden;
-  for (index_t p = 0; p < layer.width_panels(); ++p) {
+  const index_t k = padded_k<T>(layer.hidden);
+  for (index_t p = p0; p < p1; ++p) {
     layer.gemm.block(a, k, b.rows, panels.first + p * panel_size<T>(k), k, gate, kTile, false);
-    prefetch_next(x, hidden, b.tokens + b.rows, b.next, p, layer.width_panels());
+    prefetch_next(x, layer.hidden, b.tokens + b.rows, b.next, p, layer.width_panels());
     layer.gemm.block(a, k, b.rows, panels.second + p * panel_size<T>(k), k, up, kTile, false);
     T* const h = saved_tile(saved, b.rows, p);
-    layer.vector.swiglu_forward(gate, up, b.rows, kTile, h, h + b.rows * kTile, kTile, act + p * kTile, wide,
-                                layer.past);
+    layer.vector.swiglu_forward(gate, up, b.rows, kTile, h, h + b.rows * kTile, kTile, act + p * kTile,
+                                layer.wide, layer.past);
   }
-  if (!layer.past) prefetch_columns(slots, hidden, 0, b.slots, b.rows);
-  for (index_t p = 0; p < layer.hidden_panels(); ++p) {
+}
+
+// The down product of one block, its panels [p0, p1).
+template <class T>
+void down(const Layer<T>& layer, const Panels<T>& panels, const RowBlock& b, const T* act, T* slots,
+          index_t p0, index_t p1) {
+  alignas(64) float tile[kTile * kTile];
+  const index_t wide = layer.wide, hidden = layer.hidden;
+  if (!layer.past) prefetch_columns(slots, hidden, p0 * kTile, b.slots, b.rows);
+  for (index_t p = p0; p < p1; ++p) {
     if (!layer.past) prefetch_columns(slots, hidden, (p + 1) * kTile, b.slots, b.rows);
-    layer.gemm.block(act, wide, b.rows, panels.third + p * panel_size<T>(wide), wide, gate, kTile, false);
-    layer.vector.scatter(gate, b.rows, std::min(kTile, hidden - p * kTile), b.slots, b.weights,
+    layer.gemm.block(act, wide, b.rows, panels.third + p * panel_size<T>(wide), wide, tile, kTile, false);
+    layer.vector.scatter(tile, b.rows, std::min(kTile, hidden - p * kTile), b.slots, b.weights,
                          slots + p * kTile, hidden, layer.past);
   }
+}
+
+// body(first panel, end) over groups of `all` panels, each of rows k, that a cache holds beside the rows.
+// `sets`: how many sets of panels the body goes over.
+template <class T, class Body>
+void each_group(index_t all, index_t k, index_t sets, const Body& body) {
+  const index_t bytes = sets * panel_size<T>(k) * static_cast<index_t>(sizeof(T));
+  const index_t group = std::max<index_t>(1, kPanelBytes / std::max<index_t>(1, bytes));
+  for (index_t p = 0; p < all; p += group) body(p, std::min(all, p + group));
+}
+
+// body(block) over rows [begin, end), whose other operands are at hand.
+template <class T, class Body>
+void each_block(const Layer<T>& layer, index_t begin, index_t end, const float* weight, const Body& body) {
+  for (index_t r = begin; r < end; r += kTile) {
+    RowBlock b = row_block(layer.rows, r, end, weight);
+    b.next = 0;
+    body(b);
+  }
+}
+
+// What forward takes and fills.
+template <class T>
+struct Forward {
+  const T* x;
+  const float* weight;
+  T* saved;  // or null
+  T* slots;
+};
+
+// Block by block of rows: all panels stay in the cache.
+template <class T>
+void forward_small(const Layer<T>& layer, const Panels<T>& panels, const Forward<T>& to, index_t begin,
+                   index_t end) {
+  Workspace::Frame own(thread_workspace());
+  T* const a = own.take<T>(size(kTile * padded_k<T>(layer.hidden)));
+  T* const act = own.take<T>(size(kTile * layer.wide));
+  T* const scrap = to.saved == nullptr ? own.take<T>(size(expert_saved_size(layer.weights, kTile))) : nullptr;
+  for (index_t r = begin; r < end; r += kTile) {
+    const RowBlock b = row_block(layer.rows, r, end, to.weight);
+    T* const saved = to.saved == nullptr ? scrap : to.saved + expert_saved_size(layer.weights, r);
+    gather(to.x, layer.hidden, b.tokens, b.rows, a);
+    gate_and_up(layer, panels, b, to.x, a, act, saved, 0, layer.width_panels());
+    down(layer, panels, b, act, to.slots, 0, layer.hidden_panels());
+  }
+}
+
+// Group by group of panels, all rows for each: neither all rows nor all panels are read again from memory for
+// each block of the other.
+template <class T>
+void forward_big(const Layer<T>& layer, const Panels<T>& panels, const Forward<T>& to, index_t begin,
+                 index_t end) {
+  Workspace::Frame own(thread_workspace());
+  const index_t k = padded_k<T>(layer.hidden), rows = round_up(end - begin, kTile);
+  T* const a = own.take<T>(size(rows * k));
+  T* const act = own.take<T>(size(rows * layer.wide));
+  T* const scrap = to.saved == nullptr ? own.take<T>(size(expert_saved_size(layer.weights, kTile))) : nullptr;
+  each_block(layer, begin, end, to.weight, [&](const RowBlock& b) {
+    gather(to.x, layer.hidden, b.tokens, b.rows, a + (b.first - begin) * k);
+  });
+  each_group<T>(layer.width_panels(), layer.hidden, 2, [&](index_t p0, index_t p1) {
+    each_block(layer, begin, end, to.weight, [&](const RowBlock& b) {
+      T* const saved = to.saved == nullptr ? scrap : to.saved + expert_saved_size(layer.weights, b.first);
+      gate_and_up(layer, panels, b, to.x, a + (b.first - begin) * k, act + (b.first - begin) * layer.wide,
+                  saved, p0, p1);
+    });
+  });
+  each_group<T>(layer.hidden_panels(), layer.wide, 1, [&](index_t p0, index_t p1) {
+    each_block(layer, begin, end, to.weight, [&](const RowBlock& b) {
+      down(layer, panels, b, act + (b.first - begin) * layer.wide, to.slots, p0, p1);
+    });
+  });
 }
 
 }  // namespace
@@ -290,18 +378,13 @@ void experts_forward(Isa isa, const ExpertMatrices<T>& weights, const ExpertRows
   const bool direct = rows.top_k == 1 && addend == nullptr;
   T* const slots = direct ? y : frame.take<T>(size(rows.tokens * rows.top_k * layer.hidden));
   clear_dropped(layer, slots);
-  for_expert_rows(layer, [&](index_t, const Panels<T>& panels, index_t begin, index_t end, bool) {
-    Workspace::Frame own(thread_workspace());
-    T* const a = own.take<T>(size(kTile * padded_k<T>(layer.hidden)));
-    T* const act = own.take<T>(size(kTile * layer.wide));
-    T* const scrap = saved == nullptr ? own.take<T>(size(expert_saved_size(weights, kTile))) : nullptr;
+  const Forward<T> to{x, weight, saved, slots};
+  for_expert_rows(layer, [&](index_t, const Panels<T>& panels, index_t begin, index_t end, bool whole) {
     layer.gemm.begin();
-    for (index_t r = begin; r < end; r += kTile) {
-      const RowBlock b = row_block(rows, r, end, weight);
-      gather(x, layer.hidden, b.tokens, b.rows, a);
-      forward_block(layer, panels, b, x, a, act,
-                    saved == nullptr ? scrap : saved + expert_saved_size(weights, r), slots);
-    }
+    if (whole || layer.fits())
+      forward_small(layer, panels, to, begin, end);
+    else
+      forward_big(layer, panels, to, begin, end);
     layer.gemm.end();
   });
   if (!direct) combine(layer, slots, addend, y);

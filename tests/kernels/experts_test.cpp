@@ -171,5 +171,44 @@ TEST(Experts, AnExpertWithMostTokensIsSharedAndGivesTheSameBitsOnOneThread) {
   EXPECT_TRUE(many == one);
 }
 
+// y and what forward keeps of rows [begin, end) of x [.., hidden] for one network of weights 0.
+template <class T>
+std::pair<std::vector<T>, std::vector<T>> network(const ExpertMatrices<T>& weights, const std::vector<T>& x,
+                                                  index_t begin, index_t end) {
+  ExpertRows rows;
+  all_to_one(end - begin, rows);
+  std::vector<T> y(static_cast<std::size_t>((end - begin) * weights.hidden)),
+      saved(static_cast<std::size_t>(expert_saved_size(weights, end - begin)));
+  experts_forward<T>(best_isa(), weights, rows, x.data() + begin * weights.hidden, nullptr, nullptr, y.data(),
+                     saved.data());
+  return {y, saved};
+}
+
+// Many rows go over the panels of a wide network group by group, few rows over all of them.
+template <class T>
+void same_by_groups(index_t width) {
+  constexpr index_t kHidden = 512, kRows = 1100, kCut = 608;  // a whole number of blocks
+  const auto gate = random_matrix<T>(width * kHidden, 1, 0.05),
+             up = random_matrix<T>(width * kHidden, 2, 0.05),
+             down = random_matrix<T>(width * kHidden, 3, 0.05), x = random_matrix<T>(kRows * kHidden, 4);
+  const T* const one[] = {gate.data(), up.data(), down.data()};
+  const ExpertMatrices<T> weights{kHidden, width, one, one + 1, one + 2};
+  const auto all = network(weights, x, 0, kRows);
+  auto parts = network(weights, x, 0, kCut);
+  const auto rest = network(weights, x, kCut, kRows);
+  parts.first.insert(parts.first.end(), rest.first.begin(), rest.first.end());
+  parts.second.insert(parts.second.end(), rest.second.begin(), rest.second.end());
+  const auto same = [](T a, T b) { return to_float(a) == to_float(b); };
+  EXPECT_TRUE(std::equal(all.first.begin(), all.first.end(), parts.first.begin(), parts.first.end(), same));
+  EXPECT_TRUE(
+      std::equal(all.second.begin(), all.second.end(), parts.second.begin(), parts.second.end(), same));
+}
+
+TEST(Experts, AWideNetworkGivesTheSameBitsForManyRowsAsForFew) {
+  same_by_groups<bf16>(480);
+  same_by_groups<bf16>(1000);
+  same_by_groups<float>(300);
+}
+
 }  // namespace
 }  // namespace sinew
