@@ -169,6 +169,15 @@ void swiglu_backward(const float* d_act, index_t rows, index_t columns, const T*
   }
 }
 
+template <class T>
+void split(const float* in, index_t n, T* high, T* low) {
+  for (index_t i = 0; i < n; i += W) {
+    const Vf v = load_n(in + i, n - i);
+    store_n(high + i, v, n - i);
+    store_n(low + i, v - load_n(high + i, n - i), n - i);
+  }
+}
+
 inline float load_one(const float* p) { return *p; }
 inline float load_one(const bf16* p) { return to_float(*p); }
 
@@ -431,10 +440,19 @@ template <int... I>
     for (index_t i = 0; i < n; i += W) store_n(scores + i, sigmoid(load_n(logits + i, n - i)), n - i);
     return;
   }
-  float top = logits[0], all = 0;
-  for (index_t i = 1; i < n; ++i) top = logits[i] > top ? logits[i] : top;
-  for (index_t i = 0; i < n; i += W) store_n(scores + i, exponential(load_n(logits + i, n - i) - top), n - i);
-  for (index_t i = 0; i < n; ++i) all += scores[i];
+  const index_t whole = n / W * W;
+  Vf m = splat(-3.0e38F), total = {};
+  for (index_t i = 0; i < whole; i += W) m = maximum(m, load(logits + i));
+  float top = largest(m);
+  for (index_t i = whole; i < n; ++i) top = logits[i] > top ? logits[i] : top;
+  for (index_t i = 0; i < whole; i += W) {
+    const Vf e = exponential(load(logits + i) - top);
+    total += e;
+    store(scores + i, e);
+  }
+  float all = sum(total);
+  if (whole < n) store_n(scores + whole, exponential(load_n(logits + whole, n - whole) - top), n - whole);
+  for (index_t i = whole; i < n; ++i) all += scores[i];
   for (index_t i = 0; i < n; i += W) store_n(scores + i, load_n(scores + i, n - i) / all, n - i);
 }
 
@@ -449,11 +467,27 @@ template <int... I>
 
 template <class T>
 constexpr VectorKernels<T> vector_table() {
-  return {store_tile<T>, store_past<T>,  scatter<T>,           sum_rows<T>,
-          sum_terms<T>,  widen<T>,       swiglu_forward<T>,    swiglu_backward<T>,
-          rotate<T>,     rotate_back<T>, softmax_row<T>,       softmax_row_backward<T>,
-          dot<T>,        norm_row<T>,    norm_row_backward<T>, cross_entropy_row<T>,
-          adamw<T>,      sum_of_squares, gate_scores,          gate_scores_backward};
+  return {store_tile<T>,
+          store_past<T>,
+          scatter<T>,
+          sum_rows<T>,
+          sum_terms<T>,
+          widen<T>,
+          split<T>,
+          swiglu_forward<T>,
+          swiglu_backward<T>,
+          rotate<T>,
+          rotate_back<T>,
+          softmax_row<T>,
+          softmax_row_backward<T>,
+          dot<T>,
+          norm_row<T>,
+          norm_row_backward<T>,
+          cross_entropy_row<T>,
+          adamw<T>,
+          sum_of_squares,
+          gate_scores,
+          gate_scores_backward};
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "base/threads.hpp"
 #include "kernels/matmul.hpp"
+#include "kernels/vector.hpp"
 #include "ops/fp8.hpp"
 #include "ops/fused.hpp"
 #include "ops/op_times.hpp"
@@ -120,16 +122,13 @@ struct WideLinear : torch::autograd::Function<WideLinear> {
     const auto saved = ctx->get_saved_variables();
     const auto &x = saved[0], &weight = saved[1];
     const auto rows = x.size(0), in = x.size(1), out = weight.size(0);
-    // The fp32 gradient as a sum of parts in x's type, side by side: [high | low] for bf16.
-    const auto high = grads[0].to(x.scalar_type());
-    const bool split = x.scalar_type() == at::kBFloat16;
-    const auto d = split ? at::cat({high, (grads[0] - high).to(at::kBFloat16)}, 1) : high.contiguous();
+    const auto d = with_type(x, [&]<class T>(T) { return terms<T>(grads[0].contiguous(), x); });
     const auto width = d.size(1);
     std::vector<std::int32_t> twice(static_cast<std::size_t>(width));
     for (std::int64_t i = 0; i < width; ++i)
       twice[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(i % out);
     const auto dx = at::empty_like(x);
-    const auto parts = at::empty({width, in}, grads[0].options());
+    const WeightGradient gradient(weight);
     with_type(x, [&]<class T>(T) {
       matmul(active_isa(), Matmul<T>{.m = rows,
                                      .n = in,
@@ -141,10 +140,32 @@ struct WideLinear : torch::autograd::Function<WideLinear> {
                                      .b_rows = twice.data(),
                                      .c_narrow = data_of<T>(dx),
                                      .ldc = in});
-      matmul(active_isa(), transposed_times<T>(d, x, parts.data_ptr<float>()));
+      for (std::int64_t first = 0; first < width; first += out) {
+        auto product = transposed_times<T>(d, x, gradient.data());
+        product.m = out;
+        product.a += first;
+        product.accumulate = first > 0 || gradient.accumulate();
+        matmul(active_isa(), product);
+      }
     });
-    const auto dw = split ? parts.narrow(0, 0, out) + parts.narrow(0, out, out) : parts;
-    return {dx, dw.to(weight.scalar_type())};
+    return {dx, gradient.for_autograd(weight.scalar_type())};
+  }
+
+ private:
+  // The fp32 gradient d [N, E] as a sum of terms in x's type, side by side: d itself, [high | low] for bf16.
+  template <class T>
+  static Tensor terms(const Tensor& d, const Tensor& x) {
+    if constexpr (std::is_same_v<T, float>) return d;
+    const auto rows = d.size(0), n = d.size(1);
+    const auto out = at::empty({rows, 2 * n}, x.options());
+    const auto& vector = vector_kernels<T>(active_isa());
+    parallel_for(static_cast<std::size_t>(rows), 128, [&](std::size_t begin, std::size_t end) {
+      for (auto r = static_cast<std::int64_t>(begin); r < static_cast<std::int64_t>(end); ++r) {
+        T* const high = data_of<T>(out) + r * 2 * n;
+        vector.split(d.data_ptr<float>() + r * n, n, high, high + n);
+      }
+    });
+    return out;
   }
 };
 
