@@ -14,4 +14,8 @@ void give_back_pages(const std::byte* data, std::size_t bytes) {
   if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
+void ask_for_huge_pages(const std::byte* data, std::size_t bytes) {
+  ::madvise(const_cast<std::byte*>(data), bytes, MADV_HUGEPAGE);  // a wish: without it small pages come
+}
+
 }  // namespace sinew

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "base/error.hpp"
+#include "base/map_pages.hpp"
 #include "base/team.hpp"
 #include "kernels/packed.hpp"
 
@@ -86,6 +87,7 @@ std::shared_ptr<const MappedFile> open_pack_file(const PackPlace& place) {
     return nullptr;
   }
   if (file->size() != size) return nullptr;
+  ask_for_huge_pages(file->data(), file->size());
   std::vector<std::uint64_t> sums(count);
   End end{};
   std::memcpy(sums.data(), file->data() + place.bytes, count * sizeof(std::uint64_t));
@@ -103,28 +105,29 @@ std::shared_ptr<const MappedFile> open_pack_file(const PackPlace& place) {
   return whole ? file : nullptr;
 }
 
-PackFileWriter::PackFileWriter(const PackPlace& place) : place_(place), file_(place.path) {}
+PackFileWriter::PackFileWriter(const PackPlace& place) : place_(place), file_(place.path) {
+  chunk_.reserve(kChunk);
+}
 
 void PackFileWriter::close_chunk() {
-  sums_.push_back(chunk_->digest());
-  chunk_.emplace();
-  in_chunk_ = 0;
+  sums_.push_back(xxh3(chunk_.data(), chunk_.size()));
+  file_.write(chunk_.data(), chunk_.size());
+  chunk_.clear();
 }
 
 void PackFileWriter::write(const std::byte* data, std::size_t size) {
-  file_.write(data, size);
   while (size > 0) {
-    const std::size_t part = std::min(size, kChunk - in_chunk_);
-    chunk_->update(data, part);
+    const std::size_t part = std::min(size, kChunk - chunk_.size());
+    chunk_.insert(chunk_.end(), data, data + part);
     data += part;
     size -= part;
-    if ((in_chunk_ += part) == kChunk) close_chunk();
+    if (chunk_.size() == kChunk) close_chunk();
   }
 }
 
 void PackFileWriter::commit() {
+  if (!chunk_.empty()) close_chunk();
   ensure(file_.size() == place_.bytes, "{} of {} bytes of packed weights", file_.size(), place_.bytes);
-  if (in_chunk_ > 0) close_chunk();
   End end{place_.key, place_.bytes, 0, {}};
   std::memcpy(end.magic, kMagic, sizeof kMagic);
   end.sum = sum_of(sums_, end);

@@ -1,4 +1,5 @@
 #include "engine/packing.hpp"
+#include "engine/pack_file.hpp"
 
 #include <gtest/gtest.h>
 
@@ -120,6 +121,27 @@ TEST(PackFile, WrittenOnceMappedAfterwardsAndDistrusted) {
   EXPECT_EQ(logits(keep), logits({}));
   write_random_gguf(small_config(), "Q4_K_M", 3, file);
   EXPECT_EQ(logits(keep), want);
+}
+
+TEST(PackFile, PiecesOfAnySize) {
+  const test::TempDir folder;
+  const std::size_t bytes = (std::size_t{9} << 20) + 64;  // more than two of its chunks
+  const PackPlace place{folder.path() / "packed", bytes, {1, 2}};
+  std::vector<std::byte> data(bytes);
+  for (std::size_t i = 0; i < bytes; ++i) data[i] = static_cast<std::byte>(i * 31 + i / 4093);
+  std::string first;
+  for (const std::size_t piece : {bytes, std::size_t{1} << 20, std::size_t{3} << 20, std::size_t{70001}}) {
+    PackFileWriter writer(place);
+    for (std::size_t at = 0; at < bytes; at += piece)
+      writer.write(data.data() + at, std::min(piece, bytes - at));
+    writer.commit();
+    const auto file = open_pack_file(place);
+    ASSERT_NE(file, nullptr) << piece;
+    EXPECT_EQ(std::memcmp(file->data(), data.data(), bytes), 0) << piece;
+    const std::string whole = test::slurp(place.path);
+    if (first.empty()) first = whole;
+    EXPECT_TRUE(whole == first) << piece;
+  }
 }
 
 TEST(PackFile, NothingOnDiskIsNoHindrance) {
