@@ -3,12 +3,12 @@
 
 namespace sinew::cli {
 
-void add_bench(CLI::App& app) {
-  CLI::App* bench = app.add_subcommand("bench", "Measure this machine")->require_subcommand(1);
-  add_bench_infer(*bench);
+void add_bench(Command app) {
+  Command bench = app.add_subcommand("bench", "Measure this machine").require_subcommand(1);
+  add_bench_infer(bench);
 #ifdef SINEW_TRAIN
-  add_bench_train(*bench);
-  add_bench_lean(*bench);
+  add_bench_train(bench);
+  add_bench_lean(bench);
 #endif
 }
 

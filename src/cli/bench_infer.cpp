@@ -207,11 +207,11 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_bench_infer(CLI::App& bench) {
+void add_bench_infer(Command bench) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = bench.add_subcommand(
+  Command command = bench.add_subcommand(
       "infer", "Inference: prefill and decoding against memory bandwidth and 8-bit peak");
-  command->footer(
+  command.footer(
       "Read bandwidth (the best of several patterns over 1 GiB) and the peak of 8-bit products are measured "
       "in the\n"
       "same process. Set SINEW_THREADS and SINEW_ISA to choose threads and instructions.\n\n"
@@ -220,30 +220,28 @@ void add_bench_infer(CLI::App& bench) {
       "  sinew bench infer --preset olmoe --random --depth 0 --prefill 512 --json\n"
       "  sinew bench infer --model model.gguf --batch 1,4\n"
       "  sinew bench infer --preset llama-1b --type Q4_K_M --write llama-1b.gguf");
-  command->add_option("--preset", options->preset, "v2-lite, olmoe, llama-1b or a name under configs/models");
-  command->add_option("--model", options->model, "A model file or folder instead");
-  command->add_flag("--random", options->random, "Random weights, made in memory");
-  command->add_option("--type", options->type, "Format or mixture of the random weights (default Q4_K_M)");
-  command->add_option("--write", options->write,
-                      "Write the random weights to this GGUF file instead of running");
-  command->add_option("--kv", options->kv, "Cache: f32, f16, bf16 (default), q8 or q4");
-  command->add_option("--prefill", options->prefill, "Tokens of each prefill (default 512; 0: none)")
-      ->delimiter(',');
-  command->add_option("--depth", options->depths, "Tokens before decoding (default 0,4096)")
-      ->delimiter(',')
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--batch", options->batches, "Sequences decoded at once (default 1)")
-      ->delimiter(',')
-      ->check(CLI::Range(1, 512));
-  command->add_option("--repeats", options->repeats, "Measured prefills (default 3)")
-      ->check(CLI::Range(1, 1000));
-  command->add_option("--steps", options->steps, "Measured steps of decoding (default 24)")
-      ->check(CLI::Range(1, 10000));
-  command->add_flag("!--no-pack", options->pack, "Read the file's blocks as they are");
-  command->add_flag("!--no-pack-file", options->pack_file,
-                    "Do not keep the repacked weights of a large file beside it");
-  command->add_flag("--json", options->json, "One JSON line a measurement");
-  command->callback([options] { run(*options); });
+  command.add_option("--preset", options->preset, "v2-lite, olmoe, llama-1b or a name under configs/models");
+  command.add_option("--model", options->model, "A model file or folder instead");
+  command.add_flag("--random", options->random, "Random weights, made in memory");
+  command.add_option("--type", options->type, "Format or mixture of the random weights (default Q4_K_M)");
+  command.add_option("--write", options->write,
+                     "Write the random weights to this GGUF file instead of running");
+  command.add_option("--kv", options->kv, "Cache: f32, f16, bf16 (default), q8 or q4");
+  command.add_option("--prefill", options->prefill, "Tokens of each prefill (default 512; 0: none)")
+      .delimiter(',');
+  command.add_option("--depth", options->depths, "Tokens before decoding (default 0,4096)")
+      .delimiter(',')
+      .range(0, 1 << 30);
+  command.add_option("--batch", options->batches, "Sequences decoded at once (default 1)")
+      .delimiter(',')
+      .range(1, 512);
+  command.add_option("--repeats", options->repeats, "Measured prefills (default 3)").range(1, 1000);
+  command.add_option("--steps", options->steps, "Measured steps of decoding (default 24)").range(1, 10000);
+  command.add_flag("!--no-pack", options->pack, "Read the file's blocks as they are");
+  command.add_flag("!--no-pack-file", options->pack_file,
+                   "Do not keep the repacked weights of a large file beside it");
+  command.add_flag("--json", options->json, "One JSON line a measurement");
+  command.callback([options] { run(*options); });
 }
 
 }  // namespace sinew::cli

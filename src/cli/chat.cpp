@@ -133,26 +133,26 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_chat(CLI::App& app) {
+void add_chat(Command app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("chat", "Talk with a model");
-  command->add_option("MODEL", options->model, "A GGUF file or a Hugging Face model directory")->required();
-  command->add_option("--system", options->system, "What the model is told before the conversation");
-  command->add_option("--format", options->format,
-                      fmt::format("How messages are written: {} (default: by the model's template)",
-                                  fmt::join(chat_format_names(), ", ")));
-  command->add_option("--max-tokens", options->max_tokens, "At most this many tokens an answer")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30))
-      ->capture_default_str();
-  add_sampling_options(*command, options->sampling);
-  add_engine_options(*command, options->engine);
-  command->footer(
+  Command command = app.add_subcommand("chat", "Talk with a model");
+  command.add_option("MODEL", options->model, "A GGUF file or a Hugging Face model directory").required();
+  command.add_option("--system", options->system, "What the model is told before the conversation");
+  command.add_option("--format", options->format,
+                     fmt::format("How messages are written: {} (default: by the model's template)",
+                                 fmt::join(chat_format_names(), ", ")));
+  command.add_option("--max-tokens", options->max_tokens, "At most this many tokens an answer")
+      .range(std::int64_t{1}, std::int64_t{1} << 30)
+      .capture_default_str();
+  add_sampling_options(command, options->sampling);
+  add_engine_options(command, options->engine);
+  command.footer(
       "Reads a question a line from standard input; answers come as they are made.\n"
       "Examples:\n"
       "  sinew chat model.gguf\n"
       "  sinew chat model.gguf --system \"Answer in verse.\" --temperature 1 --min-p 0.05\n"
       "  echo \"What is a river?\" | sinew chat MODEL --temperature 0");
-  command->callback([options] { run(*options); });
+  command.callback([options] { run(*options); });
 }
 
 }  // namespace sinew::cli

@@ -3,7 +3,7 @@
 namespace sinew::cli {
 
 // In the order of `sinew --help`.
-void add_commands(CLI::App& app) {
+void add_commands(Command app) {
   add_chat(app);
   add_convert(app);
   add_doctor(app);

@@ -3,30 +3,30 @@
 // commands.cpp.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "cli/command_line.hpp"
 
 namespace sinew::cli {
 
-void add_commands(CLI::App& app);
-void add_chat(CLI::App& app);
-void add_convert(CLI::App& app);
-void add_bench(CLI::App& app);
-void add_bench_infer(CLI::App& bench);
-void add_bench_train(CLI::App& bench);  // with libtorch
-void add_bench_lean(CLI::App& bench);   // with libtorch
-void add_eval(CLI::App& app);
-void add_data(CLI::App& app);
-void add_doctor(CLI::App& app);
-void add_quantize(CLI::App& app);
-void add_inspect(CLI::App& app);
-void add_generate(CLI::App& app);
-void add_logits(CLI::App& app);
-void add_export(CLI::App& app);
-void add_plot(CLI::App& app);
-void add_plan(CLI::App& app);
-void add_schedule(CLI::App& app);
-void add_tokenizer(CLI::App& app);
-void add_trace(CLI::App& app);
-void add_train(CLI::App& app);  // torch/
+void add_commands(Command app);
+void add_chat(Command app);
+void add_convert(Command app);
+void add_bench(Command app);
+void add_bench_infer(Command bench);
+void add_bench_train(Command bench);  // with libtorch
+void add_bench_lean(Command bench);   // with libtorch
+void add_eval(Command app);
+void add_data(Command app);
+void add_doctor(Command app);
+void add_quantize(Command app);
+void add_inspect(Command app);
+void add_generate(Command app);
+void add_logits(Command app);
+void add_export(Command app);
+void add_plot(Command app);
+void add_plan(Command app);
+void add_schedule(Command app);
+void add_tokenizer(Command app);
+void add_trace(Command app);
+void add_train(Command app);  // torch/
 
 }  // namespace sinew::cli

@@ -52,10 +52,10 @@ void run(Options& o) {
 
 }  // namespace
 
-void add_data(CLI::App& app) {
+void add_data(Command app) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("data", "Turn text into token shards for training");
-  command->footer(
+  Command command = app.add_subcommand("data", "Turn text into token shards for training");
+  command.footer(
       "Inputs are text, JSON lines (.jsonl, .ndjson, .json) and directories of them, also as .gz, .zst and "
       ".bz2.\n"
       "Stopped in any way and run again, the work goes on; the files are those of an unbroken run.\n"
@@ -69,29 +69,28 @@ void add_data(CLI::App& app) {
       "  sinew data book.txt --tokenizer tokenizer.json --out data\n"
       "  sinew data corpus/ more.jsonl.zst --field content --dedup --tokenizer model/ --out data\n"
       "The format: docs/data-format.md. Check a data set with `sinew inspect DIR`.");
-  command->add_option("inputs", o->inputs, "Files and directories, in this order")->required();
-  command->add_option("--tokenizer", o->tokenizer, "Tokenizer file, or a directory that holds one")
-      ->required();
-  command->add_option("--out", o->out, "Directory of the data set")->required();
+  command.add_option("inputs", o->inputs, "Files and directories, in this order").required();
+  command.add_option("--tokenizer", o->tokenizer, "Tokenizer file, or a directory that holds one").required();
+  command.add_option("--out", o->out, "Directory of the data set").required();
   command
-      ->add_option("--val-fraction", o->data.val_fraction,
-                   "Share of the text held out, by document (0 to 0.5)")
-      ->capture_default_str();
+      .add_option("--val-fraction", o->data.val_fraction,
+                  "Share of the text held out, by document (0 to 0.5)")
+      .capture_default_str();
   command
-      ->add_option("--field", o->data.documents.field,
-                   "Field of JSON lines that holds the text (or a /JSON/pointer)")
-      ->capture_default_str();
+      .add_option("--field", o->data.documents.field,
+                  "Field of JSON lines that holds the text (or a /JSON/pointer)")
+      .capture_default_str();
   command
-      ->add_option("--separator", o->data.documents.separator,
-                   "Where text files are cut into documents (see below)")
-      ->capture_default_str();
-  command->add_flag("--dedup", o->data.dedup, "Leave out documents whose text came before");
-  command->add_option("--shard-tokens", o->data.shard_tokens, "Tokens after which a new shard is begun")
-      ->capture_default_str();
-  command->add_option("--save-seconds", o->data.save_seconds, "How often the state is saved, to resume from")
-      ->capture_default_str();
-  command->add_flag("--json", o->json, "Print the result as JSON");
-  command->callback([o] { run(*o); });
+      .add_option("--separator", o->data.documents.separator,
+                  "Where text files are cut into documents (see below)")
+      .capture_default_str();
+  command.add_flag("--dedup", o->data.dedup, "Leave out documents whose text came before");
+  command.add_option("--shard-tokens", o->data.shard_tokens, "Tokens after which a new shard is begun")
+      .capture_default_str();
+  command.add_option("--save-seconds", o->data.save_seconds, "How often the state is saved, to resume from")
+      .capture_default_str();
+  command.add_flag("--json", o->json, "Print the result as JSON");
+  command.callback([o] { run(*o); });
 }
 
 }  // namespace sinew::cli

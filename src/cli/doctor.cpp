@@ -122,21 +122,21 @@ void add_products(Diagnosis& d, const std::string& where, double fp32, double bf
                        fmt::format("{}: fp32 {:.1f}, bf16 {:.1f} GFLOP/s", where, fp32 / 1e9, bf16 / 1e9));
 }
 
-void add_doctor(CLI::App& app) {
+void add_doctor(Command app) {
   struct Options {
     bool json = false, quick = false;
   };
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("doctor", "Say what this machine offers and what is missing");
-  command->footer(
+  Command command = app.add_subcommand("doctor", "Say what this machine offers and what is missing");
+  command.footer(
       "Measures matrix products (2048 x 2048, fp32 and bf16) and memory bandwidth, about four seconds.\n"
       "Examples:\n"
       "  sinew doctor\n"
       "  sinew doctor --json | jq .gemm_peak\n"
       "  SINEW_THREADS=1 sinew doctor");
-  command->add_flag("--json", options->json, "Print one JSON object (FLOP/s, bytes, bytes a second)");
-  command->add_flag("--quick", options->quick, "Leave out what has to be measured");
-  command->callback([options] { run(options->json, !options->quick); });
+  command.add_flag("--json", options->json, "Print one JSON object (FLOP/s, bytes, bytes a second)");
+  command.add_flag("--quick", options->quick, "Leave out what has to be measured");
+  command.callback([options] { run(options->json, !options->quick); });
 }
 
 }  // namespace sinew::cli

@@ -10,22 +10,21 @@
 
 namespace sinew::cli {
 
-void add_engine_options(CLI::App& command, EngineOptions& options) {
+void add_engine_options(Command command, EngineOptions& options) {
   command
       .add_option("--kv", options.kv,
                   "Cache of keys and values: f32, f16, bf16, q8, q4 (auto: f32 for F32 weights, else bf16)")
-      ->capture_default_str();
+      .capture_default_str();
   command.add_option(
       "--memory", options.memory,
       "For the weights, e.g. 6G: what is over it of a mixture of experts stays on disk and is read "
       "as it is needed");
   command.add_option("--context", options.context, "Tokens the cache has room for (0: what is needed)")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 30))
-      ->capture_default_str();
+      .range(std::int64_t{0}, std::int64_t{1} << 30)
+      .capture_default_str();
   command.add_flag("!--no-pack-file", options.pack_file,
                    "Do not keep the repacked weights of a large model beside it (MODEL.sinew-packed)");
-  command.add_option("--threads", options.threads, "Threads (default: the cores there are)")
-      ->check(CLI::Range(1, 1024));
+  command.add_option("--threads", options.threads, "Threads (default: the cores there are)").range(1, 1024);
 }
 
 engine::KvType find_kv_type(const std::string& name, const engine::Model& model) {
@@ -60,9 +59,9 @@ void print_expert_counts(const engine::Session& session) {
       human_bytes(static_cast<double>(c.bytes_read)), store.way(), c.prefetched, c.wait_seconds);
 }
 
-void add_sampling_options(CLI::App& command, engine::Sampling& s) {
+void add_sampling_options(Command command, engine::Sampling& s) {
   const auto number = [&](const char* name, auto& value, const char* help) {
-    command.add_option(name, value, help)->capture_default_str()->group("Sampling");
+    command.add_option(name, value, help).capture_default_str().group("Sampling");
   };
   number("--temperature", s.temperature, "0 takes the likeliest token");
   number("--top-k", s.top_k, "Only the K likeliest tokens; 0 for all");

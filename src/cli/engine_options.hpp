@@ -1,7 +1,7 @@
 // Flags of the commands that run the engine.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "cli/command_line.hpp"
 
 #include <memory>
 #include <string>
@@ -18,7 +18,7 @@ struct EngineOptions {
   int threads = 0;
   bool pack_file = true;  // keep repacked weights beside the model
 };
-void add_engine_options(CLI::App& command, EngineOptions& options);
+void add_engine_options(Command command, EngineOptions& options);
 
 // Loads the model and makes room for `tokens` tokens (or --context).
 std::unique_ptr<engine::Session> open_session(const std::string& model, const EngineOptions& options,
@@ -30,6 +30,6 @@ void print_expert_counts(const engine::Session& session);
 // "auto": f32 for weights in F32, else bf16.
 engine::KvType find_kv_type(const std::string& name, const engine::Model& model);
 
-void add_sampling_options(CLI::App& command, engine::Sampling& sampling);
+void add_sampling_options(Command command, engine::Sampling& sampling);
 
 }  // namespace sinew::cli

@@ -66,29 +66,28 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_eval(CLI::App& app) {
+void add_eval(Command app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("eval", "Measure how good a model is");
-  command->add_option("MODEL", options->model, "A GGUF file or a Hugging Face model directory")->required();
-  command->add_option("--tasks", options->tasks, "perplexity")->delimiter(',')->capture_default_str();
-  command->add_option("--text", options->texts,
-                      "perplexity: a text file; more than one are measured in turn");
-  command->add_option("--window", options->perplexity.window,
-                      "perplexity: tokens seen at once (0: 2048 or the model's longest)");
-  command->add_option("--stride", options->perplexity.stride,
-                      "perplexity: how far windows move on (0: half a window)");
-  command->add_option("--max-tokens", options->perplexity.max_tokens,
-                      "perplexity: of the text's beginning; 0: all");
-  command->add_flag("--json", options->json, "One JSON line a result");
-  add_engine_options(*command, options->engine);
-  command->footer(
+  Command command = app.add_subcommand("eval", "Measure how good a model is");
+  command.add_option("MODEL", options->model, "A GGUF file or a Hugging Face model directory").required();
+  command.add_option("--tasks", options->tasks, "perplexity").delimiter(',').capture_default_str();
+  command.add_option("--text", options->texts, "perplexity: a text file; more than one are measured in turn");
+  command.add_option("--window", options->perplexity.window,
+                     "perplexity: tokens seen at once (0: 2048 or the model's longest)");
+  command.add_option("--stride", options->perplexity.stride,
+                     "perplexity: how far windows move on (0: half a window)");
+  command.add_option("--max-tokens", options->perplexity.max_tokens,
+                     "perplexity: of the text's beginning; 0: all");
+  command.add_flag("--json", options->json, "One JSON line a result");
+  add_engine_options(command, options->engine);
+  command.footer(
       "Every token but the first is scored once, with at least window - stride tokens before it where the "
       "text\n"
       "has them. Bits a byte compares models with different vocabularies.\n"
       "Examples:\n"
       "  sinew eval model.gguf --tasks perplexity --text wiki.test.txt\n"
       "  sinew eval MODEL --text a.txt --text b.txt --window 512 --json");
-  command->callback([options] { run(*options); });
+  command.callback([options] { run(*options); });
 }
 
 }  // namespace sinew::cli

@@ -42,22 +42,22 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_export(CLI::App& app) {
+void add_export(Command app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
+  Command command =
       app.add_subcommand("export", "Make a Hugging Face model directory from a training checkpoint");
-  command->footer(
+  command.footer(
       "Examples:\n"
       "  sinew export out/run out/model                            # the newest checkpoint\n"
       "  sinew export out/run/checkpoints/step-200 out/model --dtype bf16");
-  command->add_option("checkpoint", options->checkpoint, "A checkpoint, or a run: its newest sound one")
-      ->required();
-  command->add_option("out", options->out, "The model directory to make")->required();
-  command->add_option("--dtype", options->dtype, "Of the weights")
-      ->check(CLI::IsMember({"fp32", "bf16", "fp16"}))
-      ->capture_default_str();
-  command->add_flag("--overwrite", options->overwrite, "Replace OUT if it exists");
-  command->callback([options] { run(*options); });
+  command.add_option("checkpoint", options->checkpoint, "A checkpoint, or a run: its newest sound one")
+      .required();
+  command.add_option("out", options->out, "The model directory to make").required();
+  command.add_option("--dtype", options->dtype, "Of the weights")
+      .one_of({"fp32", "bf16", "fp16"})
+      .capture_default_str();
+  command.add_flag("--overwrite", options->overwrite, "Replace OUT if it exists");
+  command.callback([options] { run(*options); });
 }
 
 }  // namespace sinew::cli

@@ -59,7 +59,7 @@ void run_on_engine(const GenerateCommand& o, const Options& options) {
   }
 }
 
-void run(const Options& options, const CLI::App& command) {
+void run(const Options& options, Command command) {
   const GenerateCommand& o = options.command;
   const bool torch_only = o.no_cache || command.count("--dtype") > 0 || command.count("--device") > 0;
   require(!(options.on_engine && (options.torch || torch_only)),
@@ -77,41 +77,40 @@ void run(const Options& options, const CLI::App& command) {
 
 }  // namespace
 
-void add_generate(CLI::App& app) {
+void add_generate(Command app) {
   auto options = std::make_shared<Options>();
   GenerateCommand& o = options->command;
-  CLI::App* command = app.add_subcommand("generate", "Write text after a prompt");
-  command->add_option("MODEL", o.model, "A GGUF file, or a Hugging Face model directory with its tokenizer")
-      ->required();
-  command->add_option("--prompt", o.prompt, "The text to go on from (default: the model's beginning token)");
-  command->add_option("--max-tokens", o.max_tokens, "At most this many tokens")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30))
-      ->capture_default_str();
-  add_sampling_options(*command, o.sampling);
-  command->add_flag("--json", o.json, "One JSON object at the end instead of text as it comes");
-  command->add_flag("--timings", options->timings, "Tokens a second on standard error");
-  add_engine_options(*command, options->engine);
+  Command command = app.add_subcommand("generate", "Write text after a prompt");
+  command.add_option("MODEL", o.model, "A GGUF file, or a Hugging Face model directory with its tokenizer")
+      .required();
+  command.add_option("--prompt", o.prompt, "The text to go on from (default: the model's beginning token)");
+  command.add_option("--max-tokens", o.max_tokens, "At most this many tokens")
+      .range(std::int64_t{1}, std::int64_t{1} << 30)
+      .capture_default_str();
+  add_sampling_options(command, o.sampling);
+  command.add_flag("--json", o.json, "One JSON object at the end instead of text as it comes");
+  command.add_flag("--timings", options->timings, "Tokens a second on standard error");
+  add_engine_options(command, options->engine);
   command
-      ->add_option(
+      .add_option(
           "--draft", options->draft,
           "Several tokens a pass, the same text: none, lookup (repeated passages), mtp (the model's own "
           "prediction layers) or auto")
-      ->capture_default_str();
-  command->add_option("--draft-tokens", options->draft_tokens, "Tokens of a draft, at most 7; 0 chooses")
-      ->check(CLI::Range(0, 7))
-      ->capture_default_str();
-  command->add_flag("--engine", options->on_engine, "On the inference engine: the default");
-  command->add_flag("--torch", options->torch, "On the libtorch path that trains (Hugging Face directories)");
-  command->add_flag("--no-cache", o.no_cache, "libtorch path: compute the whole text anew for every token");
-  command->add_option("--dtype", o.dtype, "libtorch path: fp32, bf16 or fp64")->capture_default_str();
-  command->add_option("--device", o.device, "libtorch path: auto, cpu, cuda or cuda:N")
-      ->capture_default_str();
-  command->footer(
+      .capture_default_str();
+  command.add_option("--draft-tokens", options->draft_tokens, "Tokens of a draft, at most 7; 0 chooses")
+      .range(0, 7)
+      .capture_default_str();
+  command.add_flag("--engine", options->on_engine, "On the inference engine: the default");
+  command.add_flag("--torch", options->torch, "On the libtorch path that trains (Hugging Face directories)");
+  command.add_flag("--no-cache", o.no_cache, "libtorch path: compute the whole text anew for every token");
+  command.add_option("--dtype", o.dtype, "libtorch path: fp32, bf16 or fp64").capture_default_str();
+  command.add_option("--device", o.device, "libtorch path: auto, cpu, cuda or cuda:N").capture_default_str();
+  command.footer(
       "Prints the prompt and what follows it. Ends at the model's end token or its longest context.\n"
       "Examples:\n"
       "  sinew generate model.gguf --prompt \"Once upon a time\"\n"
       "  sinew generate MODEL --prompt \"Once upon a time\" --temperature 0.8 --top-p 0.95 --seed 7");
-  command->callback([options, command] { run(*options, *command); });
+  command.callback([options, command] { run(*options, command); });
 }
 
 }  // namespace sinew::cli

@@ -30,7 +30,7 @@ void run(const LogitsOptions& o, const EngineOptions& e, bool on_engine) {
 
 }  // namespace
 
-void add_logits(CLI::App& app) {
+void add_logits(Command app) {
   struct Options {
     LogitsOptions logits;
     EngineOptions engine;
@@ -38,29 +38,27 @@ void add_logits(CLI::App& app) {
   };
   auto options = std::make_shared<Options>();
   LogitsOptions& o = options->logits;
-  CLI::App* command =
-      app.add_subcommand("logits", "Logits, loss and gradient norms of given tokens, as JSON");
-  command->add_option("MODEL", o.model, "A Hugging Face model directory or a GGUF file")->required();
-  command->add_option("--ids", o.ids, "JSON: [batch][T] token ids, or an object with \"input_ids\"")
-      ->required();
-  command->add_option("--out", o.out, "The JSON file to write")->required();
-  command->add_flag("--loss", o.loss, "Also the mean cross-entropy against the next tokens");
-  command->add_flag("--grad-norms", o.grad_norms,
-                    "Also the loss and every tensor's gradient norm (libtorch path)");
-  command->add_flag("--engine", options->on_engine,
-                    "On the inference engine (GGUF files always are), else on libtorch");
-  command->add_option("--dtype", o.dtype, "libtorch path: fp32, bf16 or fp64")->capture_default_str();
-  command->add_option("--device", o.device, "libtorch path: cpu, cuda, cuda:N or auto")
-      ->capture_default_str();
-  add_engine_options(*command, options->engine);
-  command->footer(
+  Command command = app.add_subcommand("logits", "Logits, loss and gradient norms of given tokens, as JSON");
+  command.add_option("MODEL", o.model, "A Hugging Face model directory or a GGUF file").required();
+  command.add_option("--ids", o.ids, "JSON: [batch][T] token ids, or an object with \"input_ids\"")
+      .required();
+  command.add_option("--out", o.out, "The JSON file to write").required();
+  command.add_flag("--loss", o.loss, "Also the mean cross-entropy against the next tokens");
+  command.add_flag("--grad-norms", o.grad_norms,
+                   "Also the loss and every tensor's gradient norm (libtorch path)");
+  command.add_flag("--engine", options->on_engine,
+                   "On the inference engine (GGUF files always are), else on libtorch");
+  command.add_option("--dtype", o.dtype, "libtorch path: fp32, bf16 or fp64").capture_default_str();
+  command.add_option("--device", o.device, "libtorch path: cpu, cuda, cuda:N or auto").capture_default_str();
+  add_engine_options(command, options->engine);
+  command.footer(
       "OUT holds {\"logits\": [batch][T][V], \"loss\": x, \"grad_norms\": {tensor: x}, \"grad_total_norm\": "
       "x}.\n"
       "Examples:\n"
       "  sinew logits MODEL --ids ids.json --out logits.json\n"
       "  sinew logits MODEL --ids ids.json --loss --grad-norms --out all.json\n"
       "  sinew logits model-q4.gguf --ids ids.json --loss --kv q8 --out q4.json");
-  command->callback([options] { run(options->logits, options->engine, options->on_engine); });
+  command.callback([options] { run(options->logits, options->engine, options->on_engine); });
 }
 
 }  // namespace sinew::cli

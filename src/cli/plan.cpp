@@ -119,26 +119,26 @@ void run_plan(const Options& o) {
   if (!o.emit.empty()) write_file_atomic(o.emit, plan::answer_run_toml(answer, o.model));
 }
 
-void add_main(CLI::App& command) {
+void add_main(Command command) {
   auto o = std::make_shared<Options>();
   command.add_option("--model", o->model, "Preset, config.json or model directory; also moe-1.7t, moe-10t");
   command.add_option("--cluster", o->cluster, "TOML file of a cluster (docs/planner.md)");
   command.add_option("--accelerator", o->accelerator, "Instead: a name of the catalogue")
-      ->capture_default_str();
+      .capture_default_str();
   command.add_option("--count", o->count, "and how many");
   command.add_option("--tokens", o->tokens, "Tokens of the run, e.g. 14.8e12; without it, a step only");
   command.add_option("--batch", o->batch, "Sequences in a step (default 1024; with --here 8)")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
+      .range(std::int64_t{1}, std::int64_t{1} << 40);
   command.add_option("--sequence", o->sequence, "Tokens in a sequence (default 4096; with --here 256)")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
+      .range(std::int64_t{1}, std::int64_t{1} << 40);
   command
       .add_option("--precision", o->precision,
                   "bf16, fp8, fp8-block, fp4, int8 or fp32; several with commas: the best is chosen")
-      ->capture_default_str();
+      .capture_default_str();
   command.add_option("--objective", o->objective, "time, memory, or cost (also fewer accelerators)")
-      ->capture_default_str();
-  command.add_option("--top", o->top, "Layouts to show")->capture_default_str()->check(CLI::Range(1, 1000));
-  command.add_option("--optimizer", o->optimizer, "adamw or muon")->capture_default_str();
+      .capture_default_str();
+  command.add_option("--top", o->top, "Layouts to show").capture_default_str().range(1, 1000);
+  command.add_option("--optimizer", o->optimizer, "adamw or muon").capture_default_str();
   command.add_option("--only", o->only,
                      "Look only among these, e.g. \"tp=1,2,4 pp=1 zero=1,3 recompute=none,full nodes=4\"");
   command.add_flag(
@@ -153,20 +153,20 @@ void add_main(CLI::App& command) {
                    "With --here: predict and make a dozen small runs, print both (--model: only runs or "
                    "layouts so named)");
   command.add_option("--ranks", o->ranks, "With --here: processes of the run, as of `sinew train`")
-      ->check(CLI::Range(1, 64));
+      .range(1, 64);
   command.add_option(
       "--layout", o->here_layout,
       "With --here --ranks: their layout, the settings of [layout], e.g. \"tensor=2 expert=2\"");
   command.add_option("--steps", o->steps, "With --check: steps of a run")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1000));
+      .capture_default_str()
+      .range(1, 1000);
   command.add_option("--recompute", o->recompute, "With --here: none or full")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"none", "full"}));
+      .capture_default_str()
+      .one_of({"none", "full"});
   command
       .add_option("--micro-batch", o->micro_batch,
                   "With --here: sequences a forward pass; 0: the whole batch")
-      ->check(CLI::Range(0, 1 << 24));
+      .range(0, 1 << 24);
   command.footer(
       "Examples:\n"
       "  sinew plan --model deepseek-v3 --accelerator H800 --count 2048 --tokens 14.8e12 --batch 15360 "
@@ -186,18 +186,18 @@ void add_main(CLI::App& command) {
       "  sinew plan failures --accelerators 100000 --days 90\n"
       "  sinew plan serving --model deepseek-v3 --accelerator H200 --count 16 --expert 16 --weight-bits 8\n"
       "  sinew plan validate runs.json");
-  command.callback([o, &command] {
-    if (command.get_subcommands().empty()) run_plan(*o);
+  command.callback([o, command] {
+    if (!command.has_subcommand()) run_plan(*o);
   });
 }
 
 }  // namespace
 
-void add_plan(CLI::App& app) {
-  CLI::App* plan = app.add_subcommand("plan", "Plan a cluster and a training run before buying it");
-  plan->require_subcommand(0, 1);
-  add_main(*plan);
-  add_plan_tools(*plan);
+void add_plan(Command app) {
+  Command plan = app.add_subcommand("plan", "Plan a cluster and a training run before buying it");
+  plan.require_subcommand(0, 1);
+  add_main(plan);
+  add_plan_tools(plan);
 }
 
 }  // namespace sinew::cli

@@ -18,7 +18,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-void add_compare(CLI::App& plan) {
+void add_compare(Command plan) {
   struct Given {
     std::string preset, precision = "bf16";
     std::vector<std::string> models, accelerators, clusters;
@@ -28,23 +28,23 @@ void add_compare(CLI::App& plan) {
     bool json = false;
   };
   auto o = std::make_shared<Given>();
-  CLI::App* command = plan.add_subcommand("compare", "Models and clusters side by side");
-  command->add_option("preset", o->preset, "eras or moe-10t-ascend; or without it:");
-  command->add_option("--model", o->models, "Models to compare; may be given several times");
-  command->add_option("--accelerator", o->accelerators, "Machines by name; several times");
-  command->add_option("--cluster", o->clusters, "Machines by TOML file; several times");
-  command->add_option("--count", o->count, "Accelerators of each --accelerator");
-  command->add_option("--tokens", o->tokens, "Tokens of the run; without it, a step only");
-  command->add_option("--batch", o->batch, "Sequences in a step")->capture_default_str();
-  command->add_option("--sequence", o->sequence, "Tokens in a sequence")->capture_default_str();
-  command->add_option("--precision", o->precision, "As of `sinew plan`")->capture_default_str();
-  command->add_flag("--json", o->json, "Print JSON");
-  command->footer(
+  Command command = plan.add_subcommand("compare", "Models and clusters side by side");
+  command.add_option("preset", o->preset, "eras or moe-10t-ascend; or without it:");
+  command.add_option("--model", o->models, "Models to compare; may be given several times");
+  command.add_option("--accelerator", o->accelerators, "Machines by name; several times");
+  command.add_option("--cluster", o->clusters, "Machines by TOML file; several times");
+  command.add_option("--count", o->count, "Accelerators of each --accelerator");
+  command.add_option("--tokens", o->tokens, "Tokens of the run; without it, a step only");
+  command.add_option("--batch", o->batch, "Sequences in a step").capture_default_str();
+  command.add_option("--sequence", o->sequence, "Tokens in a sequence").capture_default_str();
+  command.add_option("--precision", o->precision, "As of `sinew plan`").capture_default_str();
+  command.add_flag("--json", o->json, "Print JSON");
+  command.footer(
       "Examples:\n"
       "  sinew plan compare eras\n"
       "  sinew plan compare --model deepseek-v3 --model llama-3.1-405b --accelerator H100 --accelerator B200 "
       "--count 2048 --tokens 15e12");
-  command->callback([o] {
+  command.callback([o] {
     if (!o->preset.empty()) {
       require(o->models.empty(), "compare: a preset brings its own models: leave out --model");
       return fmt::print("{}", plan::compare(plan::comparison_preset(o->preset), o->json));
@@ -74,7 +74,7 @@ void add_compare(CLI::App& plan) {
   });
 }
 
-void add_failures(CLI::App& plan) {
+void add_failures(Command plan) {
   struct Given {
     double accelerators = 16384, days = 54, rate = -1, checkpoint = 5, interval = 0, recovery = 480;
     int trials = 32, spares = -1;
@@ -82,29 +82,25 @@ void add_failures(CLI::App& plan) {
     bool memory = false, json = false;
   };
   auto o = std::make_shared<Given>();
-  CLI::App* command = plan.add_subcommand(
+  Command command = plan.add_subcommand(
       "failures", "Effective training time under failures, by formula and by Monte Carlo");
-  command->add_option("--accelerators", o->accelerators, "How many")
-      ->capture_default_str()
-      ->check(CLI::Range(1.0, 1e8));
-  command->add_option("--days", o->days, "Days of work without failures")
-      ->capture_default_str()
-      ->check(CLI::Range(0.001, 1e5));
-  command->add_option("--rate", o->rate, "Failures in a million accelerator-hours (default: Llama 3's 19.7)");
-  command->add_option("--checkpoint", o->checkpoint, "Seconds that training stops for a checkpoint")
-      ->capture_default_str();
-  command->add_option("--interval", o->interval, "Seconds between checkpoints; 0: the best")
-      ->capture_default_str();
-  command->add_option("--recovery", o->recovery, "Seconds from a failure to training again")
-      ->capture_default_str();
-  command->add_option("--spares", o->spares, "Spare nodes; -1: enough");
-  command->add_option("--trials", o->trials, "Runs to play")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 100000));
-  command->add_option("--seed", o->seed, "Of the random numbers")->capture_default_str();
-  command->add_flag("--memory", o->memory, "Recover from copies in the memory of peers");
-  command->add_flag("--json", o->json, "Print JSON");
-  command->callback([o] {
+  command.add_option("--accelerators", o->accelerators, "How many").capture_default_str().range(1.0, 1e8);
+  command.add_option("--days", o->days, "Days of work without failures")
+      .capture_default_str()
+      .range(0.001, 1e5);
+  command.add_option("--rate", o->rate, "Failures in a million accelerator-hours (default: Llama 3's 19.7)");
+  command.add_option("--checkpoint", o->checkpoint, "Seconds that training stops for a checkpoint")
+      .capture_default_str();
+  command.add_option("--interval", o->interval, "Seconds between checkpoints; 0: the best")
+      .capture_default_str();
+  command.add_option("--recovery", o->recovery, "Seconds from a failure to training again")
+      .capture_default_str();
+  command.add_option("--spares", o->spares, "Spare nodes; -1: enough");
+  command.add_option("--trials", o->trials, "Runs to play").capture_default_str().range(1, 100000);
+  command.add_option("--seed", o->seed, "Of the random numbers").capture_default_str();
+  command.add_flag("--memory", o->memory, "Recover from copies in the memory of peers");
+  command.add_flag("--json", o->json, "Print JSON");
+  command.callback([o] {
     plan::FailureModel m = plan::default_failures();
     if (o->rate >= 0) m.components = {{"all", o->rate}};
     require(o->checkpoint >= 0 && o->interval >= 0 && o->recovery >= 0,
@@ -153,7 +149,7 @@ void add_failures(CLI::App& plan) {
   });
 }
 
-void add_serving(CLI::App& plan) {
+void add_serving(Command plan) {
   struct Given {
     std::string model, accelerator = "H100";
     int count = 8;
@@ -162,27 +158,25 @@ void add_serving(CLI::App& plan) {
     bool json = false;
   };
   auto o = std::make_shared<Given>();
-  CLI::App* command = plan.add_subcommand("serving", "Tokens a second, latency and cost of serving a model");
-  command->add_option("--model", o->model, "Preset, config.json or model directory")->required();
-  command->add_option("--accelerator", o->accelerator, "A name of the catalogue")->capture_default_str();
-  command->add_option("--count", o->count, "How many")->capture_default_str()->check(CLI::Range(1, 10000000));
-  command->add_option("--tensor", o->job.tensor, "Tensor parallel")->capture_default_str();
-  command->add_option("--expert", o->job.expert, "Expert parallel")->capture_default_str();
-  command->add_option("--weight-bits", o->job.weight_bits, "2 to 16")->capture_default_str();
-  command->add_option("--kv-bits", o->job.kv_bits, "Of the key-value cache")->capture_default_str();
-  command->add_option("--prompt", o->job.prompt, "Tokens of a prompt")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 24));
-  command->add_option("--output", o->job.output, "Tokens of an answer")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 24));
-  command->add_flag("--ssd", o->job.experts_on_ssd, "Experts streamed from SSD");
-  command->add_option("--ssd-gbps", o->ssd, "GB/s of the SSD of one accelerator")->capture_default_str();
-  command->add_option("--hot-experts", o->job.hot_experts, "Share of expert reads served from memory")
-      ->capture_default_str()
-      ->check(CLI::Range(0.0, 1.0));
-  command->add_flag("--json", o->json, "Print JSON");
-  command->callback([o] {
+  Command command = plan.add_subcommand("serving", "Tokens a second, latency and cost of serving a model");
+  command.add_option("--model", o->model, "Preset, config.json or model directory").required();
+  command.add_option("--accelerator", o->accelerator, "A name of the catalogue").capture_default_str();
+  command.add_option("--count", o->count, "How many").capture_default_str().range(1, 10000000);
+  command.add_option("--tensor", o->job.tensor, "Tensor parallel").capture_default_str();
+  command.add_option("--expert", o->job.expert, "Expert parallel").capture_default_str();
+  command.add_option("--weight-bits", o->job.weight_bits, "2 to 16").capture_default_str();
+  command.add_option("--kv-bits", o->job.kv_bits, "Of the key-value cache").capture_default_str();
+  command.add_option("--prompt", o->job.prompt, "Tokens of a prompt").capture_default_str().range(1, 1 << 24);
+  command.add_option("--output", o->job.output, "Tokens of an answer")
+      .capture_default_str()
+      .range(1, 1 << 24);
+  command.add_flag("--ssd", o->job.experts_on_ssd, "Experts streamed from SSD");
+  command.add_option("--ssd-gbps", o->ssd, "GB/s of the SSD of one accelerator").capture_default_str();
+  command.add_option("--hot-experts", o->job.hot_experts, "Share of expert reads served from memory")
+      .capture_default_str()
+      .range(0.0, 1.0);
+  command.add_flag("--json", o->json, "Print JSON");
+  command.callback([o] {
     require(o->ssd > 0, "serving: --ssd-gbps must be above zero");
     o->job.ssd_bandwidth = o->ssd * 1e9;
     const auto& chip = plan::find_accelerator(o->accelerator);
@@ -209,38 +203,38 @@ void add_serving(CLI::App& plan) {
   });
 }
 
-void add_validate(CLI::App& plan) {
+void add_validate(Command plan) {
   struct Given {
     std::string runs;
     plan::ValidationOptions how;
     bool no_leave_one_out = false;
   };
   auto o = std::make_shared<Given>();
-  CLI::App* command =
+  Command command =
       plan.add_subcommand("validate", "Predict published runs and compare with what they measured");
-  command->add_option("runs", o->runs, "JSON file of runs")->required();
-  command->add_flag("--json", o->how.json, "Print JSON, every run in it");
-  command->add_flag("--rows", o->how.rows, "Print every run, not only the tables");
-  command->add_flag("--markdown", o->how.markdown, "Tables in Markdown");
-  command->add_flag("--no-leave-one-out", o->no_leave_one_out,
-                    "Skip the predictions without a run's own source");
-  command->callback([o] {
+  command.add_option("runs", o->runs, "JSON file of runs").required();
+  command.add_flag("--json", o->how.json, "Print JSON, every run in it");
+  command.add_flag("--rows", o->how.rows, "Print every run, not only the tables");
+  command.add_flag("--markdown", o->how.markdown, "Tables in Markdown");
+  command.add_flag("--no-leave-one-out", o->no_leave_one_out,
+                   "Skip the predictions without a run's own source");
+  command.callback([o] {
     o->how.leave_one_out = !o->no_leave_one_out;
     fmt::print("{}", plan::validate_runs(o->runs, o->how));
   });
 }
 
-void add_fit(CLI::App& plan) {
+void add_fit(Command plan) {
   struct Given {
     std::string runs, out;
     int rounds = 12;
   };
   auto o = std::make_shared<Given>();
-  CLI::App* command = plan.add_subcommand("fit", "Fit the constants of the cost model to published runs");
-  command->add_option("runs", o->runs, "JSON file of runs")->required();
-  command->add_option("--out", o->out, "Where to write (default: data/planner/constants.json)");
-  command->add_option("--rounds", o->rounds, "Newton steps at most")->capture_default_str();
-  command->callback([o] {
+  Command command = plan.add_subcommand("fit", "Fit the constants of the cost model to published runs");
+  command.add_option("runs", o->runs, "JSON file of runs").required();
+  command.add_option("--out", o->out, "Where to write (default: data/planner/constants.json)");
+  command.add_option("--rounds", o->rounds, "Newton steps at most").capture_default_str();
+  command.callback([o] {
     const std::string path =
         o->out.empty() ? (plan::data_dir() / "planner" / "constants.json").string() : o->out;
     write_file_atomic(path, plan::fit_runs(o->runs, o->rounds));
@@ -248,12 +242,12 @@ void add_fit(CLI::App& plan) {
   });
 }
 
-void add_hardware(CLI::App& plan) {
+void add_hardware(Command plan) {
   auto name = std::make_shared<std::string>();
-  CLI::App* command =
+  Command command =
       plan.add_subcommand("hardware", "The catalogue of accelerators, every number with its source");
-  command->add_option("name", *name, "One accelerator; without it, the list");
-  command->callback([name] {
+  command.add_option("name", *name, "One accelerator; without it, the list");
+  command.callback([name] {
     if (!name->empty()) return fmt::print("{}", plan::describe_accelerator(*name));
     fmt::print("{:<34} {:>9} {:>9} {:>8} {:>8} {:>7} {:>9} {:>8} {:>7}\n", "accelerator", "bf16 TF/s",
                "8-bit", "HBM GB", "HBM TB/s", "domain", "fabric GB", "NIC Gbit", "USD/h");
@@ -267,7 +261,7 @@ void add_hardware(CLI::App& plan) {
 
 }  // namespace
 
-void add_plan_tools(CLI::App& plan) {
+void add_plan_tools(Command plan) {
   add_compare(plan);
   add_failures(plan);
   add_serving(plan);

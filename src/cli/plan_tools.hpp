@@ -1,10 +1,10 @@
 // The subcommands of `sinew plan`: compare, failures, serving, hardware, validate, fit.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include "cli/command_line.hpp"
 
 namespace sinew::cli {
 
-void add_plan_tools(CLI::App& plan);
+void add_plan_tools(Command plan);
 
 }  // namespace sinew::cli

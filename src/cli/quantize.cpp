@@ -73,56 +73,56 @@ void print_quality(const compress::CompressReport& report) {
   fmt::print("{}\n", report.rare.size() > 8 ? " .." : "");
 }
 
-void add_calibration(CLI::App& command, Flags& flags) {
+void add_calibration(Command command, Flags& flags) {
   compress::CompressOptions& options = flags.compress;
-  CLI::Option* const text =
+  const Option text =
       command.add_option("--calibrate", options.text,
                          "Text like what the model will read: calibrate on it, and measure the result");
-  const auto with_text = [text](CLI::Option* option) { option->needs(text); };
+  const auto with_text = [text](Option option) { option.needs(text); };
   with_text(
       command.add_option("--max-kl", flags.max_kl,
                          "The smallest file whose predictions stay within this KL divergence, nats a token"));
   with_text(command.add_option("--method", flags.method, "gptq, or round (faster)")
-                ->check(CLI::IsMember({"gptq", "round"}))
-                ->capture_default_str());
+                .one_of({"gptq", "round"})
+                .capture_default_str());
   with_text(command.add_option("--eval-text", options.eval_text,
                                "Measure on this text (default: the last tenth of --calibrate, held out)"));
   with_text(
       command.add_option("--statistics", options.statistics,
                          "Keep calibration and sensitivities in this file, and use them if it is there"));
-  with_text(command.add_option("--tokens", options.tokens, "Tokens to calibrate on")->capture_default_str());
-  with_text(command.add_option("--eval-tokens", options.eval_tokens, "Tokens to measure on")
-                ->capture_default_str());
+  with_text(command.add_option("--tokens", options.tokens, "Tokens to calibrate on").capture_default_str());
+  with_text(
+      command.add_option("--eval-tokens", options.eval_tokens, "Tokens to measure on").capture_default_str());
   with_text(command.add_option("--sensitivity-tokens", options.sensitivity_tokens,
                                "Tokens for the sensitivity of each tensor (default: by the model's size)"));
   with_text(
-      command.add_option("--window", options.window, "Tokens of a window of text")->capture_default_str());
+      command.add_option("--window", options.window, "Tokens of a window of text").capture_default_str());
 }
 
 }  // namespace
 
-void add_quantize(CLI::App& app) {
+void add_quantize(Command app) {
   auto flags = std::make_shared<Flags>();
   QuantizeOptions& options = flags->compress.quantize;
-  CLI::App* command = app.add_subcommand("quantize", "Write a model in fewer bits, as one GGUF file");
-  command->add_option("MODEL", options.source, "A Hugging Face directory or a GGUF file")->required();
-  command->add_option("OUT", options.out, "The GGUF file to write")->required();
-  command->add_option("--type", options.type,
-                      "One format for all matrices (Q4_K, Q8_0, ..) or a mixture (Q4_K_M)");
-  command->add_option("--bits", flags->bits, "Bits per weight: formats are chosen for each tensor");
-  command->add_option("--size", flags->size, "Size of the file, e.g. 9G: formats are chosen for each tensor");
-  command->add_option("--report", options.report,
-                      "Write a report with the error of every tensor: JSON, or a page if it ends in .html");
-  command->add_flag("--json", flags->json, "Print that report instead of the summary");
-  command->add_flag("--joined-kv-b", options.gguf.joined_kv_b,
-                    "deepseek2: one attn_kv_b tensor, for llama.cpp of before April 2025");
-  command->add_flag("--split-experts", options.gguf.split_experts,
-                    "A tensor and a format for each expert; llama.cpp does not read such files");
-  command->add_flag("--mtp", options.gguf.mtp,
-                    "Keep the multi-token-prediction layers, which llama.cpp does not take");
-  command->add_flag("--force", options.force, "Replace OUT");
-  add_calibration(*command, *flags);
-  command->footer(
+  Command command = app.add_subcommand("quantize", "Write a model in fewer bits, as one GGUF file");
+  command.add_option("MODEL", options.source, "A Hugging Face directory or a GGUF file").required();
+  command.add_option("OUT", options.out, "The GGUF file to write").required();
+  command.add_option("--type", options.type,
+                     "One format for all matrices (Q4_K, Q8_0, ..) or a mixture (Q4_K_M)");
+  command.add_option("--bits", flags->bits, "Bits per weight: formats are chosen for each tensor");
+  command.add_option("--size", flags->size, "Size of the file, e.g. 9G: formats are chosen for each tensor");
+  command.add_option("--report", options.report,
+                     "Write a report with the error of every tensor: JSON, or a page if it ends in .html");
+  command.add_flag("--json", flags->json, "Print that report instead of the summary");
+  command.add_flag("--joined-kv-b", options.gguf.joined_kv_b,
+                   "deepseek2: one attn_kv_b tensor, for llama.cpp of before April 2025");
+  command.add_flag("--split-experts", options.gguf.split_experts,
+                   "A tensor and a format for each expert; llama.cpp does not read such files");
+  command.add_flag("--mtp", options.gguf.mtp,
+                   "Keep the multi-token-prediction layers, which llama.cpp does not take");
+  command.add_flag("--force", options.force, "Replace OUT");
+  add_calibration(command, *flags);
+  command.footer(
       "Examples:\n"
       "  sinew quantize DeepSeek-V2-Lite v2-lite.gguf --type Q4_K_M\n"
       "  sinew quantize DeepSeek-V2-Lite v2-lite.gguf --bits 4.5\n"
@@ -131,7 +131,7 @@ void add_quantize(CLI::App& app) {
       "  sinew quantize DeepSeek-V2-Lite v2-lite.gguf --max-kl 0.01 --calibrate prose.txt --report "
       "report.html\n"
       "  sinew quantize model-f16.gguf small.gguf --size 700M --report report.json");
-  command->callback([flags] {
+  command.callback([flags] {
     QuantizeOptions& quantize = flags->compress.quantize;
     if (flags->bits != 0) quantize.bits = flags->bits;
     if (!flags->size.empty()) quantize.size = parse_size(flags->size);

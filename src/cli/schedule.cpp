@@ -66,10 +66,10 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_schedule(CLI::App& app) {
+void add_schedule(Command app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("schedule", "Draw and compare pipeline schedules");
-  command->footer(
+  Command command = app.add_subcommand("schedule", "Draw and compare pipeline schedules");
+  command.footer(
       "Examples:\n"
       "  sinew schedule --ranks 8 --micro-batches 32\n"
       "  sinew schedule --kind zero-bubble --show\n"
@@ -79,23 +79,23 @@ void add_schedule(CLI::App& app) {
       "1f1b\nidles less.\n"
       "Times are for all the layers of a rank; activations count the layers of a rank for one micro-batch.");
   command
-      ->add_option("--kind", options->kind,
-                   "gpipe, gpipe-flush, 1f1b, interleaved, zero-bubble, dualpipe-v or all")
-      ->capture_default_str();
-  command->add_option("--ranks", options->ranks, "Pipeline ranks")->capture_default_str();
-  command->add_option("--micro-batches", options->micro_batches, "Micro-batches in a step")
-      ->capture_default_str();
-  command->add_option("--chunks", options->chunks, "Chunks a rank (interleaved)")->capture_default_str();
-  command->add_option("--forward", options->forward, "Time of a forward pass")->capture_default_str();
-  command->add_option("--backward-input", options->backward_input, "Time of the input gradient")
-      ->capture_default_str();
-  command->add_option("--backward-weight", options->backward_weight, "Time of the weight gradient")
-      ->capture_default_str();
-  command->add_option("--send", options->send, "Time between ranks")->capture_default_str();
-  command->add_flag("--show", options->show, "Draw the timeline as text (lower case: odd chunks)");
-  command->add_option("--svg", options->svg, "Draw the timeline into this SVG file");
-  command->add_flag("--json", options->json, "Print JSON");
-  command->callback([options] { run(*options); });
+      .add_option("--kind", options->kind,
+                  "gpipe, gpipe-flush, 1f1b, interleaved, zero-bubble, dualpipe-v or all")
+      .capture_default_str();
+  command.add_option("--ranks", options->ranks, "Pipeline ranks").capture_default_str();
+  command.add_option("--micro-batches", options->micro_batches, "Micro-batches in a step")
+      .capture_default_str();
+  command.add_option("--chunks", options->chunks, "Chunks a rank (interleaved)").capture_default_str();
+  command.add_option("--forward", options->forward, "Time of a forward pass").capture_default_str();
+  command.add_option("--backward-input", options->backward_input, "Time of the input gradient")
+      .capture_default_str();
+  command.add_option("--backward-weight", options->backward_weight, "Time of the weight gradient")
+      .capture_default_str();
+  command.add_option("--send", options->send, "Time between ranks").capture_default_str();
+  command.add_flag("--show", options->show, "Draw the timeline as text (lower case: odd chunks)");
+  command.add_option("--svg", options->svg, "Draw the timeline into this SVG file");
+  command.add_flag("--json", options->json, "Print JSON");
+  command.callback([options] { run(*options); });
 }
 
 }  // namespace sinew::cli

@@ -57,13 +57,12 @@ void write_out(std::string_view text) {
 void encode(const UseOptions& o) {
   const auto tokenizer = load_tokenizer(o.tokenizer);
   const auto ids = tokenizer->encode(input_of(o), o.add_special, !o.no_parse_special);
-  fmt::memory_buffer out;
-  if (o.json) out.push_back('[');
-  for (std::size_t i = 0; i < ids.size(); ++i)
-    fmt::format_to(std::back_inserter(out), "{}{}", i == 0 ? "" : o.json ? "," : " ", ids[i]);
-  if (o.json) out.push_back(']');
-  out.push_back('\n');
-  write_out({out.data(), out.size()});
+  std::string out;
+  for (const TokenId id : ids) {
+    if (!out.empty()) out += o.json ? ',' : ' ';
+    out += fmt::format_int(id).c_str();
+  }
+  write_out(o.json ? "[" + out + "]\n" : out + "\n");
 }
 
 // A JSON list of ids, or ids separated by white space or commas.
@@ -137,10 +136,10 @@ void info(const UseOptions& o) {
   if (special.size() > 20) fmt::print("  {} more (--json lists all)\n", special.size() - 20);
 }
 
-void add_learn(CLI::App& parent) {
+void add_learn(Command parent) {
   auto o = std::make_shared<TrainOptions>();
-  CLI::App* command = parent.add_subcommand("train", "Learn a byte-level BPE from text");
-  command->footer(
+  Command command = parent.add_subcommand("train", "Learn a byte-level BPE from text");
+  command.footer(
       "Reads text files, .jsonl (a text field), .gz, .zst and .bz2 of them, and folders; writes a Hugging "
       "Face\n"
       "tokenizer.json. The result depends on the text alone.\n"
@@ -148,68 +147,67 @@ void add_learn(CLI::App& parent) {
       "  sinew tokenizer train corpus/ --vocab-size 32768 --out tokenizer.json\n"
       "  sinew tokenizer train a.txt b.jsonl.gz --special '<|user|>' --special '<|end|>' --out "
       "tokenizer.json");
-  command->add_option("text", o->inputs, "Files or folders")->required();
-  command
-      ->add_option("--vocab-size", o->training.vocab_size, "Tokens in all: special ones, 256 bytes, merges")
-      ->capture_default_str();
-  command->add_option("--out", o->out, "Where to write the tokenizer.json")->required();
-  command->add_option("--special", o->training.special_tokens, "Special tokens, numbered from 0")
-      ->capture_default_str();
-  command->add_flag("--no-special", o->no_special, "No special tokens at all");
-  command->add_option("--min-count", o->training.min_count, "Do not merge pairs that are rarer")
-      ->capture_default_str();
-  command->add_option("--field", o->field, "The field of JSON lines that holds the text")
-      ->capture_default_str();
-  command->callback([o] { train(*o); });
+  command.add_option("text", o->inputs, "Files or folders").required();
+  command.add_option("--vocab-size", o->training.vocab_size, "Tokens in all: special ones, 256 bytes, merges")
+      .capture_default_str();
+  command.add_option("--out", o->out, "Where to write the tokenizer.json").required();
+  command.add_option("--special", o->training.special_tokens, "Special tokens, numbered from 0")
+      .capture_default_str();
+  command.add_flag("--no-special", o->no_special, "No special tokens at all");
+  command.add_option("--min-count", o->training.min_count, "Do not merge pairs that are rarer")
+      .capture_default_str();
+  command.add_option("--field", o->field, "The field of JSON lines that holds the text")
+      .capture_default_str();
+  command.callback([o] { train(*o); });
 }
 
-CLI::App* add_use(CLI::App& parent, const char* name, const char* help, const char* input,
-                  void (*run)(const UseOptions&)) {
+Command add_use(Command parent, const char* name, const char* help, const char* input,
+                void (*run)(const UseOptions&)) {
   auto o = std::make_shared<UseOptions>();
-  CLI::App* command = parent.add_subcommand(name, help);
+  Command command = parent.add_subcommand(name, help);
   command
-      ->add_option("tokenizer", o->tokenizer,
-                   "tokenizer.json, tokenizer.model, GGUF file, or a folder with one")
-      ->required();
-  command->add_flag("--json", o->json, "JSON out");
+      .add_option("tokenizer", o->tokenizer,
+                  "tokenizer.json, tokenizer.model, GGUF file, or a folder with one")
+      .required();
+  command.add_flag("--json", o->json, "JSON out");
   if (input != nullptr) {
-    command->add_option("input", o->words, std::string(input) + " (default: standard input)");
-    command->add_option("--file", o->file, "Read the input from this file (- for standard input)");
+    command.add_option("input", o->words, std::string(input) + " (default: standard input)");
+    command.add_option("--file", o->file, "Read the input from this file (- for standard input)");
   }
   if (std::string_view(name) == "encode") {
-    command->add_flag("--add-special", o->add_special, "Add the BOS and EOS tokens that the file asks for");
-    command->add_flag("--no-parse-special", o->no_parse_special,
-                      "Special tokens written in the text are mere text");
+    command.add_flag("--add-special", o->add_special, "Add the BOS and EOS tokens that the file asks for");
+    command.add_flag("--no-parse-special", o->no_parse_special,
+                     "Special tokens written in the text are mere text");
   }
   if (std::string_view(name) == "decode")
-    command->add_flag("--skip-special", o->skip_special, "Leave special tokens out");
-  command->callback([o, run] { run(*o); });
+    command.add_flag("--skip-special", o->skip_special, "Leave special tokens out");
+  command.callback([o, run] { run(*o); });
   return command;
 }
 
 }  // namespace
 
-void add_tokenizer(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("tokenizer", "Train, apply and describe tokenizers");
-  command->require_subcommand(1);
-  command->footer(
+void add_tokenizer(Command app) {
+  Command command = app.add_subcommand("tokenizer", "Train, apply and describe tokenizers");
+  command.require_subcommand(1);
+  command.footer(
       "Examples:\n"
       "  sinew tokenizer train corpus/ --vocab-size 32768 --out tokenizer.json\n"
       "  sinew tokenizer encode tokenizer.json 'Hello world'\n"
       "  sinew tokenizer encode model.gguf --file book.txt --json > ids.json\n"
       "  sinew tokenizer decode tokenizer.json --file ids.json > book.txt\n"
       "  sinew tokenizer info DeepSeek-V3/");
-  add_learn(*command);
-  add_use(*command, "encode", "Text to token ids", "Text", encode)
-      ->footer(
+  add_learn(command);
+  add_use(command, "encode", "Text to token ids", "Text", encode)
+      .footer(
           "Examples:\n  sinew tokenizer encode tokenizer.json 'Hello world'\n"
           "  sinew tokenizer encode tokenizer.model --file book.txt --json > ids.json");
-  add_use(*command, "decode", "Token ids to the exact bytes", "Ids, or a JSON list of them", decode)
-      ->footer(
+  add_use(command, "decode", "Token ids to the exact bytes", "Ids, or a JSON list of them", decode)
+      .footer(
           "Examples:\n  sinew tokenizer decode tokenizer.json 15496 995\n"
           "  sinew tokenizer decode tokenizer.json --file ids.json > book.txt");
-  add_use(*command, "info", "Kind, size and special tokens", nullptr, info)
-      ->footer("Example:\n  sinew tokenizer info tokenizer.model");
+  add_use(command, "info", "Kind, size and special tokens", nullptr, info)
+      .footer("Example:\n  sinew tokenizer info tokenizer.model");
 }
 
 }  // namespace sinew::cli

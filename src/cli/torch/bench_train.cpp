@@ -198,41 +198,39 @@ void run_layouts(const LayoutOptions& o) {
         fmt::format("{} of {} layouts do not train as one process does", rows.size() - same, rows.size()));
 }
 
-void add_layouts(CLI::App& bench) {
+void add_layouts(Command bench) {
   auto options = std::make_shared<LayoutOptions>();
-  CLI::App* command = bench.add_subcommand(
+  Command command = bench.add_subcommand(
       "layouts",
       "Train tiny networks in many layouts; their losses and weights must be those of one process");
-  command->footer(
+  command.footer(
       "Prints a table in Markdown and fails when a loss differs by over 1e-5 (relative) or a weight by over "
       "1e-4.\n\n"
       "Examples:\n"
       "  sinew bench layouts > layouts.md\n"
       "  sinew bench layouts --list\n"
       "  sinew bench layouts --model mixtral --case 5 --case 10");
-  command->add_option("--model", options->models, "deepseek-v2, deepseek-v3 or mixtral (default all)");
-  command->add_option("--case", options->cases, "Number of a layout, as --list has it (default all)");
-  command->add_option("--steps", options->steps, "Steps of each run (default 20)")
-      ->check(CLI::Range(1, 100000));
+  command.add_option("--model", options->models, "deepseek-v2, deepseek-v3 or mixtral (default all)");
+  command.add_option("--case", options->cases, "Number of a layout, as --list has it (default all)");
+  command.add_option("--steps", options->steps, "Steps of each run (default 20)").range(1, 100000);
   command
-      ->add_option("--seed", options->seed,
-                   "Of weights and data (default 0: one for each model at which no two experts tie)")
-      ->check(CLI::Range(0, 1 << 30));
-  command->add_option("--out", options->out, "Folder of the runs (default out/layouts)");
-  command->add_option(
-      "--device", options->device,
-      "Of the layouts, cpu or cuda; what they are held against runs on the CPU (default cpu)");
-  command->add_flag("--list", options->list, "Print the layouts and their numbers");
-  command->callback([options] { run_layouts(*options); });
+      .add_option("--seed", options->seed,
+                  "Of weights and data (default 0: one for each model at which no two experts tie)")
+      .range(0, 1 << 30);
+  command.add_option("--out", options->out, "Folder of the runs (default out/layouts)");
+  command.add_option("--device", options->device,
+                     "Of the layouts, cpu or cuda; what they are held against runs on the CPU (default cpu)");
+  command.add_flag("--list", options->list, "Print the layouts and their numbers");
+  command.callback([options] { run_layouts(*options); });
 }
 
 }  // namespace
 
-void add_bench_train(CLI::App& bench) {
+void add_bench_train(Command bench) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
+  Command command =
       bench.add_subcommand("train", "Training steps: tokens/s, utilisation, memory, where time goes");
-  command->footer(
+  command.footer(
       "Utilisation is the model's FLOPs (6 x active matrix parameters and causal attention) over the time of "
       "the\n"
       "median step, against the best oneDNN or OpenBLAS product of 2048^3 in the same process. Set "
@@ -242,21 +240,21 @@ void add_bench_train(CLI::App& bench) {
       "Examples:\n"
       "  sinew bench train --preset M --dtype bf16\n"
       "  sinew bench train --preset S --preset gpt2 --steps 10 --json");
-  command->add_option("--preset", options->presets, "S, M, gpt2, long or tiny (default S and M)");
-  command->add_option("--dtype", options->types, "bf16 or fp32 (default both)");
+  command.add_option("--preset", options->presets, "S, M, gpt2, long or tiny (default S and M)");
+  command.add_option("--dtype", options->types, "bf16 or fp32 (default both)");
   command
-      ->add_option("--tokens", options->tokens, "Length of a row instead of the preset's, rows in proportion")
-      ->check(CLI::Range(1, 1 << 20));
-  command->add_option("--experts", options->experts, "Experts to choose from instead of the preset's")
-      ->check(CLI::Range(1, 4096));
-  command->add_option("--steps", options->steps, "Measured steps (default 5)")->check(CLI::Range(1, 1000000));
-  command->add_option("--warmup", options->warmup, "Steps before them (default 2)")
-      ->check(CLI::Range(0, 1000000));
-  command->add_flag("--json", options->json, "One JSON line a measurement");
-  command->add_flag("!--no-routing", options->routing,
+      .add_option("--tokens", options->tokens, "Length of a row instead of the preset's, rows in proportion")
+      .range(1, 1 << 20);
+  command.add_option("--experts", options->experts, "Experts to choose from instead of the preset's")
+      .range(1, 4096);
+  command.add_option("--steps", options->steps, "Measured steps (default 5)").range(1, 1000000);
+  command.add_option("--warmup", options->warmup, "Steps before them (default 2)")
+      .range(0, 1000000);
+  command.add_flag("--json", options->json, "One JSON line a measurement");
+  command.add_flag("!--no-routing", options->routing,
                     "Leave out the comparison of an MoE layer with a dense one");
-  command->add_flag("--layer-only", options->layer_only, "Only that comparison, without a network around it");
-  command->callback([options] { run(*options); });
+  command.add_flag("--layer-only", options->layer_only, "Only that comparison, without a network around it");
+  command.callback([options] { run(*options); });
   add_layouts(bench);
 }
 

@@ -2,12 +2,12 @@
 
 #include <ATen/Parallel.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <string>
 #include <vector>
+#include "cli/command_line.hpp"
 
 #include "base/files.hpp"
 #include "base/threads.hpp"
@@ -20,7 +20,7 @@ void run_as_ranks(int ranks) {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
   for (std::string argument; std::getline(file, argument, '\0');) arguments.push_back(argument);
   arguments[0] = fs::read_symlink("/proc/self/exe").string();
-  if (const int code = spawn_ranks(arguments, ranks); code != 0) throw CLI::RuntimeError(code);
+  if (const int code = spawn_ranks(arguments, ranks); code != 0) throw Leave{code};
 }
 
 void share_cores(const Launch& launch) {

@@ -106,7 +106,7 @@ void report(const Options& o, const TrainingResult& result, const RunConfig& con
     log::warn("stopped by {} after step {} of {}; saved {}; go on with: sinew train --out {} --resume",
               result.signal == SIGINT ? "SIGINT" : "SIGTERM", result.step, config.train.steps,
               result.checkpoint.string(), o.out);
-    throw CLI::RuntimeError(128 + result.signal);
+    throw Leave{128 + result.signal};
   }
   summarise(o, result, config, planned);
 }
@@ -117,7 +117,7 @@ std::optional<Launch> launched() {
     return read_launch();
   } catch (const UserError&) {
     if (speaks_for_all()) throw;
-    throw CLI::RuntimeError(2);
+    throw Leave{2};
   }
 }
 
@@ -174,7 +174,7 @@ void train_as_rank(const Options& o, const RunConfig& config, const Launch& laun
   if (!o.no_plan) setup.planned_step_seconds = planned_step(setup);
   const auto result = train_here(setup, *directory, o.resume);
   if (launch.rank == 0) return report(o, result, config, setup.planned_step_seconds);
-  if (result.signal != 0) throw CLI::RuntimeError(128 + result.signal);
+  if (result.signal != 0) throw Leave{128 + result.signal};
 }
 
 // Into rank 0's file alone: the terminal is told once, at the end.
@@ -188,7 +188,7 @@ void run_as_rank(const Options& o, const RunConfig& config, const Launch& launch
   Rendezvous rendezvous(launch, config.layout.timeout);
   try {
     train_as_rank(o, config, launch, rendezvous);
-  } catch (const CLI::Error&) {
+  } catch (const Leave&) {
     throw;  // said already
   } catch (const Error& error) {
     // Whoever failed first hangs up on the others before its word is there: they wait for it.
@@ -244,10 +244,10 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_train(CLI::App& app) {
+void add_train(Command app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("train", "Train a model on data sets made by `sinew data`");
-  command->footer(
+  Command command = app.add_subcommand("train", "Train a model on data sets made by `sinew data`");
+  command.footer(
       "RUN holds config.toml, metrics.jsonl, TensorBoard events, checkpoints/ and, at the end, model/ (a "
       "Hugging\n"
       "Face directory). SIGINT and SIGTERM finish the step, save and leave with 128 plus the signal's "
@@ -262,29 +262,29 @@ void add_train(CLI::App& app) {
       "out/run\n"
       "  sinew train --help-config\n"
       "  sinew train --config configs/runs/demo.toml --set data.path=out/data --print-config");
-  command->add_option("--config", options->configs, "Settings in TOML; later files win")->type_name("FILE");
-  command->add_option("--set", options->sets, "One setting: section.key=value; wins over files")
-      ->type_name("SETTING")
-      ->expected(1)
-      ->take_all();
-  command->add_option("--out", options->out, "Folder of the run")->type_name("RUN");
-  command->add_flag("--resume", options->resume, "Go on from the newest sound checkpoint of RUN");
-  command->add_flag("--overwrite", options->overwrite, "Remove the run in RUN and start it anew");
-  command->add_option("--device", options->device,
-                      "auto, cpu, cuda or cuda:N (default auto: a GPU where there is one)");
-  command->add_flag(
+  command.add_option("--config", options->configs, "Settings in TOML; later files win").type_name("FILE");
+  command.add_option("--set", options->sets, "One setting: section.key=value; wins over files")
+      .type_name("SETTING")
+      .expected(1)
+      .take_all();
+  command.add_option("--out", options->out, "Folder of the run").type_name("RUN");
+  command.add_flag("--resume", options->resume, "Go on from the newest sound checkpoint of RUN");
+  command.add_flag("--overwrite", options->overwrite, "Remove the run in RUN and start it anew");
+  command.add_option("--device", options->device,
+                     "auto, cpu, cuda or cuda:N (default auto: a GPU where there is one)");
+  command.add_flag(
       "--no-plan", options->no_plan,
       "Do not time the operations first; else the log says what a step should take beside what it took");
   command
-      ->add_option("--ranks", options->ranks,
-                   "Processes on this machine; for many machines use torchrun, srun or mpirun")
-      ->check(CLI::Range(1, 4096));
-  command->add_flag("--deterministic", options->deterministic,
-                    "The same losses, bit for bit, from run to run of one layout, on a GPU too");
-  command->add_flag("--print-config", options->print_config,
-                    "Print every setting, its value and where it came from");
-  command->add_flag("--help-config", options->help_config, "Print every setting and what it means");
-  command->callback([options] { run(*options); });
+      .add_option("--ranks", options->ranks,
+                  "Processes on this machine; for many machines use torchrun, srun or mpirun")
+      .range(1, 4096);
+  command.add_flag("--deterministic", options->deterministic,
+                   "The same losses, bit for bit, from run to run of one layout, on a GPU too");
+  command.add_flag("--print-config", options->print_config,
+                   "Print every setting, its value and where it came from");
+  command.add_flag("--help-config", options->help_config, "Print every setting and what it means");
+  command.callback([options] { run(*options); });
 }
 
 }  // namespace sinew::cli

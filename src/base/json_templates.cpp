@@ -1,0 +1,3 @@
+#include "base/json_templates.hpp"
+
+SINEW_JSON_TEMPLATES(template);
