@@ -51,9 +51,8 @@ void describe_file(const MappedFile& file, std::string& text) {
   constexpr std::size_t kBeginning = std::size_t{4} << 20;
   struct stat info {};
   if (::stat(file.path().c_str(), &info) != 0) return;
-  fmt::format_to(std::back_inserter(text), "{} {} {}.{} {}\n", file.path().filename().string(), file.size(),
-                 info.st_mtim.tv_sec, info.st_mtim.tv_nsec,
-                 hex64(xxh3(file.data(), std::min(file.size(), kBeginning))));
+  text += fmt::format("{} {} {}.{} {}\n", file.path().filename().string(), file.size(), info.st_mtim.tv_sec,
+                      info.st_mtim.tv_nsec, hex64(xxh3(file.data(), std::min(file.size(), kBeginning))));
 }
 
 }  // namespace
@@ -66,11 +65,10 @@ std::optional<PackPlace> pack_place(const Model& model, std::span<WeightMatrix* 
   std::set<BlockFormat> formats;
   for (const WeightMatrix* w : matrices) {
     formats.insert(w->format);
-    fmt::format_to(std::back_inserter(text), "{} {} {} {}\n", w->name, block_info(w->format).name, w->rows,
-                   w->cols);
+    text += fmt::format("{} {} {} {}\n", w->name, block_info(w->format).name, w->rows, w->cols);
   }
   for (const BlockFormat format : formats)
-    fmt::format_to(std::back_inserter(text), "{} {}\n", block_info(format).name, hex64(layout_of(format)));
+    text += fmt::format("{} {}\n", block_info(format).name, hex64(layout_of(format)));
   return PackPlace{model.mapped[0]->path().string() + ".sinew-packed", bytes,
                    xxh3_128(text.data(), text.size())};
 }
