@@ -30,7 +30,7 @@ class Option {
   Option range(long least, long most);
   Option one_of(std::initializer_list<std::string> values);
   Option delimiter(char between);  // of a list in one word
-  Option expected(int values);  // each time it is given
+  Option expected(int values);     // each time it is given
   Option allow_extra_args(bool allow);
   Option take_all();
   Option type_name(const std::string& name);
@@ -41,8 +41,8 @@ class Option {
   CLI::Option* option_;
 };
 
-// A command; a handle, to be copied. Names are CLI11's: "--name" or "name" for what has its place, "!--no-name" for a
-// flag that clears its variable.
+// A command; a handle, to be copied. Names are CLI11's: "--name" or "name" for what has its place,
+// "!--no-name" for a flag that clears its variable.
 class Command {
  public:
   explicit Command(CLI::App* app) : app_(app) {}
@@ -61,7 +61,8 @@ class Command {
   CLI::App* app_;
 };
 
-// Parses and runs; returns the exit code, or throws UserError for a wrong command line and what the command throws.
+// Parses and runs; returns the exit code, or throws UserError for a wrong command line and what the command
+// throws.
 int run_command_line(int argc, char** argv, const std::function<void(Command)>& add_commands);
 
 }  // namespace sinew::cli

@@ -2,12 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <cmath>
 #include <regex>
 
 #include "base/error.hpp"
+#include "support/property.hpp"
 
 namespace sinew::chart {
 namespace {
@@ -54,19 +54,19 @@ TEST(Ticks, RoundValues) {
   EXPECT_THAT(tick_labels(nice_ticks(1, 12, 6, true)), ElementsAre("1", "2", "5", "10"));
 }
 
-RC_GTEST_PROP(Ticks, LieInsideAndAreEven, ()) {
-  const double min = *rc::gen::inRange(-1'000'000, 1'000'000) / 1000.0;
-  const double width = *rc::gen::inRange(1, 1'000'000) / 100.0;
-  const int wanted = *rc::gen::inRange(2, 12);
+PROPERTY(Ticks, LieInsideAndAreEven) {
+  const double min = test::draw(-1'000'000, 1'000'000) / 1000.0;
+  const double width = test::draw(1, 1'000'000) / 100.0;
+  const int wanted = test::draw(2, 12);
   const auto ticks = nice_ticks(min, min + width, wanted);
-  RC_ASSERT(!ticks.empty());
-  RC_ASSERT(ticks.size() <= 2u * static_cast<std::size_t>(wanted) + 1);
+  HOLDS(!ticks.empty());
+  HOLDS(ticks.size() <= 2u * static_cast<std::size_t>(wanted) + 1);
   for (std::size_t i = 0; i < ticks.size(); ++i) {
-    RC_ASSERT(ticks[i] >= min - 1e-6 * width && ticks[i] <= min + width * (1 + 1e-6));
-    if (i > 1) RC_ASSERT(std::abs((ticks[i] - ticks[i - 1]) - (ticks[1] - ticks[0])) < 1e-6 * width);
+    HOLDS(ticks[i] >= min - 1e-6 * width && ticks[i] <= min + width * (1 + 1e-6));
+    if (i > 1) HOLDS(std::abs((ticks[i] - ticks[i - 1]) - (ticks[1] - ticks[0])) < 1e-6 * width);
   }
   const auto labels = tick_labels(ticks);
-  for (std::size_t i = 1; i < labels.size(); ++i) RC_ASSERT(labels[i] != labels[i - 1]);
+  for (std::size_t i = 1; i < labels.size(); ++i) HOLDS(labels[i] != labels[i - 1]);
 }
 
 TEST(Scale, LinearAndLogarithmic) {

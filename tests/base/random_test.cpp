@@ -1,7 +1,7 @@
 #include "base/random.hpp"
+#include "support/property.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <cmath>
 #include <set>
@@ -39,15 +39,15 @@ TEST(Random, FillEqualsSingleValuesAtAnyOffset) {
   EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + 60));
 }
 
-RC_GTEST_PROP(Permutation, IsABijection, ()) {
-  const auto size = *rc::gen::inRange<std::uint64_t>(1, 3000);
-  const Permutation shuffle(size, *rc::gen::arbitrary<std::uint64_t>());
+PROPERTY(Permutation, IsABijection) {
+  const auto size = test::draw<std::uint64_t>(1, 3000);
+  const Permutation shuffle(size, test::draw_bits());
   std::set<std::uint64_t> seen;
   for (std::uint64_t i = 0; i < size; ++i) {
-    RC_ASSERT(shuffle(i) < size);
+    HOLDS(shuffle(i) < size);
     seen.insert(shuffle(i));
   }
-  RC_ASSERT(seen.size() == size);
+  HOLDS(seen.size() == size);
 }
 
 }  // namespace sinew

@@ -1,7 +1,6 @@
 #include "compress/compress_model.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -9,6 +8,7 @@
 #include "base/error.hpp"
 #include "compress/sensitivity.hpp"
 #include "engine/random_models.hpp"
+#include "support/property.hpp"
 #include "support/tiny_run.hpp"
 
 namespace sinew::compress {
@@ -140,19 +140,19 @@ TEST(SpreadWindows, CoverTheRangeEvenly) {
 }
 
 // More bytes never cost more.
-RC_GTEST_PROP(PickFormats, CostFallsWithTheBudget, ()) {
+PROPERTY(PickFormats, CostFallsWithTheBudget) {
   ModelSource source;
   std::vector<TensorChoices> choices;
-  const auto count = *rc::gen::inRange<std::size_t>(1, 12);
+  const auto count = test::draw<std::size_t>(1, 12);
   std::uint64_t least = 0, most = 0;
   for (std::size_t i = 0; i < count; ++i) {
     SourceTensor tensor{.name = std::to_string(i), .shape = {256, 4}};
-    tensor.rows.rows = *rc::gen::inRange<std::int64_t>(1, 64);
+    tensor.rows.rows = test::draw<std::int64_t>(1, 64);
     tensor.rows.cols = 256;
     TensorChoices choice{candidate_formats(tensor), {}};
-    double cost = *rc::gen::inRange<int>(1, 1000);
+    double cost = test::draw(1, 1000);
     for (std::size_t k = 0; k < choice.formats.size(); ++k)
-      choice.costs.push_back(cost *= 0.01 * *rc::gen::inRange<int>(20, 100));
+      choice.costs.push_back(cost *= 0.01 * test::draw(20, 100));
     least += tensor_bytes(tensor, choice.formats.front());
     most += tensor_bytes(tensor, choice.formats.back());
     source.tensors.push_back(std::move(tensor));
@@ -164,9 +164,9 @@ RC_GTEST_PROP(PickFormats, CostFallsWithTheBudget, ()) {
     const auto formats = pick_formats(source, choices, budget);
     std::uint64_t bytes = 0;
     for (std::size_t i = 0; i < count; ++i) bytes += tensor_bytes(source.tensors[i], formats[i]);
-    RC_ASSERT(bytes <= budget);
+    HOLDS(bytes <= budget);
     const double cost = predicted_kl(choices, formats);
-    RC_ASSERT(cost <= last * (1 + 1e-9));
+    HOLDS(cost <= last * (1 + 1e-9));
     last = cost;
   }
 }

@@ -1,21 +1,19 @@
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <set>
 
 #include "base/error.hpp"
 #include "config/model_config.hpp"
 #include "config/presets.hpp"
+#include "support/property.hpp"
 #include "support/support.hpp"
 
 namespace sinew {
 namespace {
 
-std::int64_t pick(std::int64_t low, std::int64_t high) {
-  return *rc::gen::inRange<std::int64_t>(low, high + 1);
-}
-double some(std::initializer_list<double> values) { return *rc::gen::elementOf(std::vector<double>(values)); }
-bool coin() { return *rc::gen::arbitrary<bool>(); }
+std::int64_t pick(std::int64_t low, std::int64_t high) { return test::draw<std::int64_t>(low, high + 1); }
+double some(std::initializer_list<double> values) { return test::draw_from(std::vector<double>(values)); }
+bool coin() { return test::draw_bool(); }
 
 void fill_rope(ModelConfig& config) {
   config.rope_theta = some({10000, 1e6, 500000, 12345.678});
@@ -72,7 +70,7 @@ void fill_deepseek_moe(ModelConfig& config) {
 
 ModelConfig random_config() {
   ModelConfig config;
-  config.model_type = *rc::gen::element("deepseek_v2", "deepseek_v3", "mixtral", "qwen3_moe", "llama");
+  config.model_type = test::draw_of({"deepseek_v2", "deepseek_v3", "mixtral", "qwen3_moe", "llama"});
   config.vocab_size = pick(1, 200000);
   config.hidden_size = pick(1, 9000);
   config.intermediate_size = pick(1, 20000);
@@ -81,7 +79,7 @@ ModelConfig random_config() {
   config.rms_norm_eps = some({1e-6, 1e-5});
   config.initializer_range = some({0.02, 0.006});
   config.tie_word_embeddings = coin();
-  config.dtype = *rc::gen::element("", "float32", "bfloat16");
+  config.dtype = test::draw_of({"", "float32", "bfloat16"});
   if (coin()) config.bos_token_ids = {pick(0, 5)};
   for (auto n = pick(0, 3); n > 0; --n) config.eos_token_ids.push_back(pick(0, 99));
   fill_rope(config);
@@ -118,32 +116,32 @@ ModelConfig random_config() {
   return config;
 }
 
-RC_GTEST_PROP(ModelConfigProperty, ParseOfWriteIsTheSame, ()) {
+PROPERTY(ModelConfigProperty, ParseOfWriteIsTheSame) {
   const auto config = random_config();
   const auto text = write_model_config(config);
-  RC_LOG(text);
-  RC_ASSERT(parse_model_config(text) == config);
+  test::case_log() << text;
+  HOLDS(parse_model_config(text) == config);
 }
 
-RC_GTEST_PROP(ModelConfigProperty, ActiveIsPartOfTotalAndNamesAreUnique, ()) {
+PROPERTY(ModelConfigProperty, ActiveIsPartOfTotalAndNamesAreUnique) {
   const auto config = random_config();
   const auto counts = count_parameters(config);
-  RC_ASSERT(counts.active > 0);
-  RC_ASSERT(counts.active <= counts.total);
-  RC_ASSERT(train_flops_per_token(config, 128) > 0);
+  HOLDS(counts.active > 0);
+  HOLDS(counts.active <= counts.total);
+  HOLDS(train_flops_per_token(config, 128) > 0);
   std::set<std::string> names;
-  for (const auto& spec : tensor_specs(config)) RC_ASSERT(names.insert(spec.name).second);
+  for (const auto& spec : tensor_specs(config)) HOLDS(names.insert(spec.name).second);
 }
 
 // Bytes of a good file replaced, removed or doubled: a config or a UserError, nothing else.
-RC_GTEST_PROP(ModelConfigProperty, DamagedTextNeverCrashes, ()) {
-  auto text = test::slurp(configs_dir() / "models" / *rc::gen::elementOf(model_presets()) / "config.json");
+PROPERTY(ModelConfigProperty, DamagedTextNeverCrashes) {
+  auto text = test::slurp(configs_dir() / "models" / test::draw_from(model_presets()) / "config.json");
   for (auto n = pick(1, 4); n > 0; --n) {
     const auto at = static_cast<std::size_t>(pick(0, static_cast<std::int64_t>(text.size()) - 1));
     const auto length = static_cast<std::size_t>(pick(1, 40));
     switch (pick(0, 3)) {
       case 0:
-        text[at] = *rc::gen::arbitrary<char>();
+        text[at] = static_cast<char>(test::draw_bits());
         break;
       case 1:
         text.erase(at, length);
@@ -152,16 +150,16 @@ RC_GTEST_PROP(ModelConfigProperty, DamagedTextNeverCrashes, ()) {
         text.insert(at, text.substr(at, length));
         break;
       default:
-        text.insert(at, *rc::gen::element<std::string>("9", "-", "null", "{", "[", "\"", "1e999", "e"));
+        text.insert(at, test::draw_of<std::string>({"9", "-", "null", "{", "[", "\"", "1e999", "e"}));
         break;
     }
     if (text.empty()) break;
   }
   try {
     const auto config = parse_model_config(text);
-    RC_ASSERT(count_parameters(config).total > 0);
+    HOLDS(count_parameters(config).total > 0);
   } catch (const UserError& error) {
-    RC_ASSERT(std::string(error.what()).find('\n') == std::string::npos);
+    HOLDS(std::string(error.what()).find('\n') == std::string::npos);
   }
 }
 

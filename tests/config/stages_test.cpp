@@ -1,8 +1,6 @@
 #include "config/stages.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
-#include <rapidcheck/gtest.h>
 
 #include <algorithm>
 #include <functional>
@@ -10,6 +8,7 @@
 
 #include "base/error.hpp"
 #include "model/tiny_models.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -54,24 +53,24 @@ double best_by_trying(const ModelConfig& config, const LayerCosts& costs, std::i
   return best;
 }
 
-RC_GTEST_PROP(Stages, AreTheBestCutThereIs, ()) {
+PROPERTY(Stages, AreTheBestCutThereIs) {
   auto config = test::tiny_deepseek_v3();
-  config.num_hidden_layers = *rc::gen::inRange<std::int64_t>(1, 11);
-  config.moe.first_k_dense_replace = *rc::gen::inRange<std::int64_t>(0, config.num_hidden_layers + 1);
-  config.vocab_size = *rc::gen::element<std::int64_t>(64, 500, 5000);
-  config.num_nextn_predict_layers = *rc::gen::inRange(0, 2);
-  const auto stages = *rc::gen::inRange<std::int64_t>(1, config.num_hidden_layers + 1);
+  config.num_hidden_layers = test::draw<std::int64_t>(1, 11);
+  config.moe.first_k_dense_replace = test::draw<std::int64_t>(0, config.num_hidden_layers + 1);
+  config.vocab_size = test::draw_of<std::int64_t>({64, 500, 5000});
+  config.num_nextn_predict_layers = test::draw(0, 2);
+  const auto stages = test::draw<std::int64_t>(1, config.num_hidden_layers + 1);
   const auto parts = balanced_stages(config, stages, 64);
   const auto costs = layer_costs(config, 64);
-  RC_ASSERT(std::ssize(parts) == stages);
-  RC_ASSERT(parts.front().first == 0 && parts.back().end == config.num_hidden_layers);
+  HOLDS(std::ssize(parts) == stages);
+  HOLDS(parts.front().first == 0 && parts.back().end == config.num_hidden_layers);
   for (std::size_t s = 0; s < parts.size(); ++s) {
-    RC_ASSERT(parts[s].embedding == (s == 0));
-    RC_ASSERT(parts[s].head == (s + 1 == parts.size()));
-    RC_ASSERT(parts[s].first < parts[s].end || (s > 0 && parts[s].head));
-    if (s > 0) RC_ASSERT(parts[s].first == parts[s - 1].end);
+    HOLDS(parts[s].embedding == (s == 0));
+    HOLDS(parts[s].head == (s + 1 == parts.size()));
+    HOLDS(parts[s].first < parts[s].end || (s > 0 && parts[s].head));
+    if (s > 0) HOLDS(parts[s].first == parts[s - 1].end);
   }
-  RC_ASSERT(worst(costs, parts) <= best_by_trying(config, costs, stages) * (1 + 1e-9));
+  HOLDS(worst(costs, parts) <= best_by_trying(config, costs, stages) * (1 + 1e-9));
 }
 
 TEST(Stages, AHeavyHeadGetsFewLayers) {

@@ -2,7 +2,6 @@
 #include "engine/sampling.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +10,7 @@
 
 #include "base/error.hpp"
 #include "base/random.hpp"
+#include "support/property.hpp"
 
 namespace sinew::engine {
 namespace {
@@ -67,22 +67,21 @@ std::vector<std::pair<TokenId, double>> reference(const std::vector<float>& logi
   return list;
 }
 
-RC_GTEST_PROP(Sampling, DrawsWhatAFullSortDraws, ()) {
+PROPERTY(Sampling, DrawsWhatAFullSortDraws) {
   const auto logits =
-      random_logits(*rc::gen::arbitrary<std::uint64_t>(), *rc::gen::inRange<std::size_t>(1, 60),
-                    static_cast<float>(*rc::gen::inRange(1, 5)));
+      random_logits(test::draw_bits(), test::draw<std::size_t>(1, 60), static_cast<float>(test::draw(1, 5)));
   Sampling s;
-  s.temperature = *rc::gen::element(0.3, 1.0, 2.5);
-  s.top_k = *rc::gen::element(0, 0, 1, 5, 40);
-  s.top_p = *rc::gen::element(1.0, 1.0, 0.9037, 0.5171);
-  s.min_p = *rc::gen::element(0.0, 0.0, 0.0507, 0.5021);
-  s.typical_p = *rc::gen::element(1.0, 1.0, 0.8053, 0.3019);
+  s.temperature = test::draw_of({0.3, 1.0, 2.5});
+  s.top_k = test::draw_of({0, 0, 1, 5, 40});
+  s.top_p = test::draw_of({1.0, 1.0, 0.9037, 0.5171});
+  s.min_p = test::draw_of({0.0, 0.0, 0.0507, 0.5021});
+  s.typical_p = test::draw_of({1.0, 1.0, 0.8053, 0.3019});
   const auto want = reference(logits, s);
   Sampler sampler(s);
   // In the middle of every token's share the draw is that token.
   double below = 0;
   for (const auto& [id, p] : want) {
-    if (p > 1e-9) RC_ASSERT(sampler.sample(logits, below + p / 2) == id);
+    if (p > 1e-9) HOLDS(sampler.sample(logits, below + p / 2) == id);
     below += p;
   }
 }
@@ -141,9 +140,9 @@ std::map<TokenId, std::int64_t> repetitions(const std::vector<TokenId>& text,
   return longest;
 }
 
-RC_GTEST_PROP(Sampling, DryPunishesWhatWouldLengthenARepetition, ()) {
-  const auto text = *rc::gen::container<std::vector<TokenId>>(rc::gen::inRange<TokenId>(0, 4));
-  const std::vector<TokenId> breakers = *rc::gen::element(std::vector<TokenId>{}, std::vector<TokenId>{3});
+PROPERTY(Sampling, DryPunishesWhatWouldLengthenARepetition) {
+  const auto text = test::draw_list(test::draw_length(), [] { return test::draw<TokenId>(0, 4); });
+  const std::vector<TokenId> breakers = test::draw_of({std::vector<TokenId>{}, std::vector<TokenId>{3}});
   Sampling s{.temperature = 1, .dry_multiplier = 0.8, .dry_base = 1.75, .dry_allowed_length = 2};
   s.dry_breakers = breakers;
   Sampler sampler(s);
@@ -154,7 +153,7 @@ RC_GTEST_PROP(Sampling, DryPunishesWhatWouldLengthenARepetition, ()) {
   for (TokenId id = 0; id < 4; ++id) {
     const double over = static_cast<double>(longest[id] - 2);
     const double want = over >= 0 ? 0.8 * std::pow(1.75, over) : 0;
-    RC_ASSERT(std::abs(sampler.log_probability(4) - sampler.log_probability(id) - want) < 1e-4 * (1 + want));
+    HOLDS(std::abs(sampler.log_probability(4) - sampler.log_probability(id) - want) < 1e-4 * (1 + want));
   }
 }
 

@@ -1,10 +1,9 @@
 #include "kernels/attention.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
-#include <rapidcheck/gtest.h>
 
 #include "kernels/kernel_support.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -182,26 +181,27 @@ void check(const Shape& s) {
          {relative_error(got.out, want.out), relative_error(got.q, want.q),
           relative_error(got.k_plain, want.k_plain), relative_error(got.k_rotated, want.k_rotated),
           relative_error(got.v, want.v)}) {
-      RC_LOG() << isa_name(isa) << " error " << error << '\n';
-      RC_ASSERT(error <= bound);
+      test::case_log() << isa_name(isa) << " error " << error << '\n';
+      HOLDS(error <= bound);
     }
   }
 }
 
-RC_GTEST_PROP(Attention, ForwardAndGradientsMatchDoubles, ()) {
-  Shape s{.rows = *rc::gen::inRange<index_t>(1, 3),
-          .tokens = *rc::gen::inRange<index_t>(1, 50),
-          .kv_heads = *rc::gen::inRange<index_t>(1, 3),
-          .group = *rc::gen::inRange<index_t>(1, 3),
-          .plain = *rc::gen::inRange<index_t>(0, 40),
-          .rotated = 2 * *rc::gen::inRange<index_t>(1, 12),
-          .value = *rc::gen::inRange<index_t>(1, 40),
-          .shared = *rc::gen::arbitrary<bool>(),
-          .turned = *rc::gen::arbitrary<bool>(),
-          .interleaved = *rc::gen::arbitrary<bool>(),
+PROPERTY(Attention, ForwardAndGradientsMatchDoubles) {
+  Shape s{.rows = test::draw<index_t>(1, 3),
+          .tokens = test::draw<index_t>(1, 50),
+          .kv_heads = test::draw<index_t>(1, 3),
+          .group = test::draw<index_t>(1, 3),
+          .plain = test::draw<index_t>(0, 40),
+          .rotated = 2 * test::draw<index_t>(1, 12),
+          .value = test::draw<index_t>(1, 40),
+          .shared = test::draw_bool(),
+          .turned = test::draw_bool(),
+          .interleaved = test::draw_bool(),
           .documents = {}};
-  if (*rc::gen::arbitrary<bool>())
-    s.documents = *rc::gen::container<std::vector<std::int32_t>>(s.rows * s.tokens, rc::gen::inRange(0, 3));
+  if (test::draw_bool())
+    s.documents = test::draw_list(static_cast<std::size_t>(s.rows * s.tokens),
+                                  [] { return test::draw<std::int32_t>(0, 3); });
   if (s.kv_heads == 1) s.shared = false;
   check<float>(s);
   check<bf16>(s);

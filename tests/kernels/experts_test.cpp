@@ -1,10 +1,9 @@
 #include "kernels/experts.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
-#include <rapidcheck/gtest.h>
 
 #include "kernels/kernel_support.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -142,20 +141,20 @@ void check(const Case<T>& c) {
          {relative_error(got.y, want.y), relative_error(got.dx, want.dx),
           relative_error(got.d_weight, want.d_weight), relative_error(got.d_gate, want.d_gate),
           relative_error(got.d_up, want.d_up), relative_error(got.d_down, want.d_down)}) {
-      RC_LOG() << isa_name(isa) << " error " << error << '\n';
-      RC_ASSERT(error <= bound);
+      test::case_log() << isa_name(isa) << " error " << error << '\n';
+      HOLDS(error <= bound);
     }
   }
 }
 
-RC_GTEST_PROP(Experts, ForwardAndGradientsMatchDoubles, ()) {
-  const auto tokens = *rc::gen::inRange<index_t>(1, 50), experts = *rc::gen::inRange<index_t>(1, 5);
-  const auto top_k = *rc::gen::inRange<index_t>(1, 4), flags = *rc::gen::inRange<index_t>(0, 8);
-  const auto hidden = *rc::gen::inRange<index_t>(1, 70), width = *rc::gen::inRange<index_t>(1, 50);
+PROPERTY(Experts, ForwardAndGradientsMatchDoubles) {
+  const auto tokens = test::draw<index_t>(1, 50), experts = test::draw<index_t>(1, 5);
+  const auto top_k = test::draw<index_t>(1, 4), flags = test::draw<index_t>(0, 8);
+  const auto hidden = test::draw<index_t>(1, 70), width = test::draw<index_t>(1, 50);
   // From -1 (dropped) on; narrow ranges leave experts empty or send every token to one.
-  const auto low = *rc::gen::inRange<std::int64_t>(-1, experts);
-  const auto choice = *rc::gen::container<std::vector<std::int64_t>>(
-      tokens * top_k, rc::gen::inRange<std::int64_t>(low, experts));
+  const auto low = test::draw<std::int64_t>(-1, experts);
+  const auto choice = test::draw_list(static_cast<std::size_t>(tokens * top_k),
+                                      [&] { return test::draw<std::int64_t>(low, experts); });
   check(make_case<float>(tokens, top_k, experts, hidden, width, choice, static_cast<int>(flags)));
   check(make_case<bf16>(tokens, top_k, experts, hidden, width, choice, static_cast<int>(flags)));
 }

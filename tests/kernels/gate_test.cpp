@@ -1,12 +1,11 @@
 #include "kernels/gate.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
-#include <rapidcheck/gtest.h>
 
 #include <numeric>
 
 #include "kernels/kernel_support.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -34,23 +33,23 @@ double loss(const GateRule& rule, const std::vector<double>& logits, const std::
   return total;
 }
 
-RC_GTEST_PROP(Gate, ChoosesAsToldAndItsGradientIsThatOfFiniteDifferences, ()) {
-  GateRule rule{.softmax = *rc::gen::arbitrary<bool>(),
-                .groups = *rc::gen::inRange<index_t>(1, 4),
-                .group_by_two = *rc::gen::arbitrary<bool>(),
-                .renormalize = *rc::gen::arbitrary<bool>(),
+PROPERTY(Gate, ChoosesAsToldAndItsGradientIsThatOfFiniteDifferences) {
+  GateRule rule{.softmax = test::draw_bool(),
+                .groups = test::draw<index_t>(1, 4),
+                .group_by_two = test::draw_bool(),
+                .renormalize = test::draw_bool(),
                 .scale = 1.5};
-  const index_t width = *rc::gen::inRange<index_t>(1, 9);
+  const index_t width = test::draw<index_t>(1, 9);
   rule.experts = width * rule.groups;
-  rule.kept_groups = *rc::gen::inRange<index_t>(1, rule.groups + 1);
-  rule.top_k = *rc::gen::inRange<index_t>(1, std::min<index_t>(5, width * rule.kept_groups + 1) + 0);
+  rule.kept_groups = test::draw<index_t>(1, rule.groups + 1);
+  rule.top_k = test::draw<index_t>(1, std::min<index_t>(5, width * rule.kept_groups + 1) + 0);
   if (rule.top_k > width * rule.kept_groups) rule.top_k = width * rule.kept_groups;
   const index_t tokens = 5;
   auto logits = random_matrix<float>(tokens * rule.experts, 1);
-  if (*rc::gen::arbitrary<bool>())  // many equal logits
+  if (test::draw_bool())  // many equal logits
     for (float& x : logits) x = x > 0 ? 0.5F : -0.5F;
   const auto bias = random_matrix<float>(rule.experts, 2, 0.2);
-  const bool biased = *rc::gen::arbitrary<bool>();
+  const bool biased = test::draw_bool();
   const auto d_weight = random_matrix<float>(tokens * rule.top_k, 3),
              d_scores = random_matrix<float>(logits.size(), 4);
   for (const Isa isa : available_isas()) {
@@ -77,9 +76,9 @@ RC_GTEST_PROP(Gate, ChoosesAsToldAndItsGradientIsThatOfFiniteDifferences, ()) {
         for (index_t e = group[i].second * width; e < (group[i].second + 1) * width; ++e)
           order.push_back({-choice(e), e});
       std::sort(order.begin(), order.end());
-      for (index_t k = 0; k < rule.top_k; ++k) RC_ASSERT(chosen[t * rule.top_k + k] == order[k].second);
+      for (index_t k = 0; k < rule.top_k; ++k) HOLDS(chosen[t * rule.top_k + k] == order[k].second);
       for (index_t e = 0; e < rule.experts; ++e) {
-        RC_ASSERT(std::abs(scores[t * rule.experts + e] - want[e]) <= 1e-6);
+        HOLDS(std::abs(scores[t * rule.experts + e] - want[e]) <= 1e-6);
         constexpr double kStep = 1e-5;
         const auto at = [&](double step) {
           auto moved = row;
@@ -88,7 +87,7 @@ RC_GTEST_PROP(Gate, ChoosesAsToldAndItsGradientIsThatOfFiniteDifferences, ()) {
                       d_scores.data() + t * rule.experts);
         };
         const double slope = (at(kStep) - at(-kStep)) / (2 * kStep);
-        RC_ASSERT(std::abs(d_logits[t * rule.experts + e] - slope) <= 1e-5 * (1 + std::abs(slope)));
+        HOLDS(std::abs(d_logits[t * rule.experts + e] - slope) <= 1e-5 * (1 + std::abs(slope)));
       }
     }
   }

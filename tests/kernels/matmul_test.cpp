@@ -1,10 +1,9 @@
 #include "kernels/matmul.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
-#include <rapidcheck/gtest.h>
 
 #include "kernels/kernel_support.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -56,15 +55,15 @@ void check_product(index_t m, index_t n, index_t k, int form, bool narrow, bool 
     matmul(isa, args);
     for (std::size_t i = 0; i < want.size(); ++i) {
       const double got = narrow ? to_float(c_narrow[i]) : c[i];
-      RC_ASSERT(std::abs(got - want[i]) <= bound * (size[i] + 1e-3));
+      HOLDS(std::abs(got - want[i]) <= bound * (size[i] + 1e-3));
     }
   }
 }
 
-RC_GTEST_PROP(Matmul, EqualsTheSumInDoubles, ()) {
-  const auto m = *rc::gen::inRange(1, 80), n = *rc::gen::inRange(1, 80), k = *rc::gen::inRange(0, 150);
-  const auto form = *rc::gen::inRange(0, 8);
-  const auto narrow = *rc::gen::arbitrary<bool>(), accumulate = *rc::gen::arbitrary<bool>();
+PROPERTY(Matmul, EqualsTheSumInDoubles) {
+  const auto m = test::draw(1, 80), n = test::draw(1, 80), k = test::draw(0, 150);
+  const auto form = test::draw(0, 8);
+  const auto narrow = test::draw_bool(), accumulate = test::draw_bool();
   check_product<float>(m, n, k, form, narrow, accumulate);
   check_product<bf16>(m, n, k, form, narrow, accumulate);
 }

@@ -1,10 +1,9 @@
 #include "kernels/norm.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
-#include <rapidcheck/gtest.h>
 
 #include "kernels/kernel_support.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -51,17 +50,17 @@ void check(index_t rows, index_t n, index_t gap, bool added, bool accumulate) {
     rms_norm_backward(isa, rows, n, normalised.data(), n, dy.data(), added ? d_sum.data() : nullptr,
                       weight.data(), inverse.data(), dx.data(), d_weight.data(), accumulate);
     const double bound = std::is_same_v<T, bf16> ? 0.004 : 3e-6;
-    if (added) RC_ASSERT(relative_error(sum, want_sum) <= bound);
-    RC_ASSERT(relative_error(y, want_y) <= bound);
-    RC_ASSERT(relative_error(dx, want_dx) <= bound);
-    RC_ASSERT(relative_error(d_weight, want_dw) <= 3e-6);
+    if (added) HOLDS(relative_error(sum, want_sum) <= bound);
+    HOLDS(relative_error(y, want_y) <= bound);
+    HOLDS(relative_error(dx, want_dx) <= bound);
+    HOLDS(relative_error(d_weight, want_dw) <= 3e-6);
   }
 }
 
-RC_GTEST_PROP(Norm, ForwardAndGradientsMatchDoubles, ()) {
-  const auto rows = *rc::gen::inRange<index_t>(1, 300), n = *rc::gen::inRange<index_t>(1, 80);
-  const auto gap = *rc::gen::inRange<index_t>(0, 5);
-  const auto added = *rc::gen::arbitrary<bool>(), accumulate = *rc::gen::arbitrary<bool>();
+PROPERTY(Norm, ForwardAndGradientsMatchDoubles) {
+  const auto rows = test::draw<index_t>(1, 300), n = test::draw<index_t>(1, 80);
+  const auto gap = test::draw<index_t>(0, 5);
+  const auto added = test::draw_bool(), accumulate = test::draw_bool();
   check<float>(rows, n, gap, added, accumulate);
   check<bf16>(rows, n, gap, added, accumulate);
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/kernel_support.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {

@@ -1,12 +1,12 @@
 #include "ops/attention.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
 
 #include <cmath>
 
 #include "ops/gradient_check.hpp"
 #include "ops/tensor.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -44,17 +44,14 @@ Tensor documents_of(std::int64_t rows, std::int64_t tokens) {
   return out;
 }
 
-TEST(Attention, AgreesWithLoopsOnRandomShapes) {
-  EXPECT_TRUE(rc::check([] {
-    const auto B = *rc::gen::inRange<std::int64_t>(1, 3), heads = *rc::gen::inRange<std::int64_t>(1, 3);
-    const auto group = *rc::gen::inRange<std::int64_t>(1, 4), T = *rc::gen::inRange<std::int64_t>(1, 7);
-    const auto S = T + *rc::gen::inRange<std::int64_t>(0, 4), D = *rc::gen::inRange<std::int64_t>(1, 6);
-    const auto q = test::noise({B, heads * group, T, D}, 1), k = test::noise({B, heads, S, D}, 2);
-    const auto v = test::noise({B, heads, S, 3}, 3);
-    const auto documents = *rc::gen::arbitrary<bool>() ? documents_of(B, S) : Tensor();
-    RC_ASSERT(test::max_difference(attention(q, k, v, 0.7, documents), loops(q, k, v, 0.7, documents)) <
-              1e-12);
-  }));
+PROPERTY(Attention, AgreesWithLoopsOnRandomShapes) {
+  const auto B = test::draw<std::int64_t>(1, 3), heads = test::draw<std::int64_t>(1, 3);
+  const auto group = test::draw<std::int64_t>(1, 4), T = test::draw<std::int64_t>(1, 7);
+  const auto S = T + test::draw<std::int64_t>(0, 4), D = test::draw<std::int64_t>(1, 6);
+  const auto q = test::noise({B, heads * group, T, D}, 1), k = test::noise({B, heads, S, D}, 2);
+  const auto v = test::noise({B, heads, S, 3}, 3);
+  const auto documents = test::draw_bool() ? documents_of(B, S) : Tensor();
+  HOLDS(test::max_difference(attention(q, k, v, 0.7, documents), loops(q, k, v, 0.7, documents)) < 1e-12);
 }
 
 TEST(Attention, BlocksOfQueriesChangeNothing) {

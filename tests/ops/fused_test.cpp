@@ -3,8 +3,6 @@
 #include "ops/fused.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
-#include <rapidcheck/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "ops/embedding.hpp"
@@ -16,6 +14,7 @@
 #include "ops/rotary_attention.hpp"
 #include "ops/swiglu_network.hpp"
 #include "ops/tensor.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -64,23 +63,21 @@ void check(const std::string& name, const Operation& operation, const Tensors& e
     const double bound = type == at::kFloat ? 2e-5 : bf16_bound;
     for (std::size_t i = 0; i < want.outputs.size(); ++i) {
       const double error = error_of(got.outputs[i], want.outputs[i]);
-      RC_LOG() << name << ' ' << type << " output " << i << " error " << error << '\n';
-      RC_ASSERT(error <= bound);
+      test::case_log() << name << ' ' << type << " output " << i << " error " << error << '\n';
+      HOLDS(error <= bound);
     }
     for (std::size_t i = 0; i < want.gradients.size(); ++i) {
       if (!want.gradients[i].defined()) continue;
       const double error = error_of(got.gradients[i], want.gradients[i]);
-      RC_LOG() << name << ' ' << type << " gradient " << i << " error " << error << '\n';
-      RC_ASSERT(error <= bound);
+      test::case_log() << name << ' ' << type << " gradient " << i << " error " << error << '\n';
+      HOLDS(error <= bound);
     }
   }
 }
 
-std::int64_t between(std::int64_t low, std::int64_t high) {
-  return *rc::gen::inRange<std::int64_t>(low, high + 1);
-}
+std::int64_t between(std::int64_t low, std::int64_t high) { return test::draw<std::int64_t>(low, high + 1); }
 
-RC_GTEST_PROP(Fused, Projections, ()) {
+PROPERTY(Fused, Projections) {
   const auto n = between(1, 40), in = between(1, 70), out = between(1, 70);
   check(
       "project", [](const Tensors& x) { return Tensors{project(x[0], x[1], x[2])}; },
@@ -90,7 +87,7 @@ RC_GTEST_PROP(Fused, Projections, ()) {
       {random({n, in}), random({out, in}, 0.2)}, 0.01);
 }
 
-RC_GTEST_PROP(Fused, Norms, ()) {
+PROPERTY(Fused, Norms) {
   const auto n = between(1, 40), width = between(1, 70), extra = between(0, 3);
   check(
       "rms_norm", [&](const Tensors& x) { return Tensors{rms_norm(x[0].narrow(-1, 0, width), x[1], 1e-5)}; },
@@ -104,7 +101,7 @@ RC_GTEST_PROP(Fused, Norms, ()) {
       {random({2, n, width}), random({2, n, width}), random({width})}, 0.02);
 }
 
-RC_GTEST_PROP(Fused, Residuals, ()) {
+PROPERTY(Fused, Residuals) {
   const auto n = between(1, 40), width = between(1, 70), uses = between(1, 4);
   check(
       "rms_norm_beside",
@@ -139,7 +136,7 @@ TEST(Fused, ResidualsOfUnusedBranchesHaveNoGradient) {
   EXPECT_TRUE(at::equal(x.grad(), at::ones({3, 5})));
 }
 
-RC_GTEST_PROP(Fused, Networks, ()) {
+PROPERTY(Fused, Networks) {
   const auto n = between(1, 60), hidden = between(1, 50), width = between(1, 50), experts = between(1, 5);
   const auto top_k = between(1, experts);
   check(
@@ -149,7 +146,7 @@ RC_GTEST_PROP(Fused, Networks, ()) {
       0.03);
   // A narrow choice leaves experts empty; some choices are dropped.
   const auto choice = at::randint(0, between(1, experts), {n, top_k}, at::kLong);
-  const auto kept = *rc::gen::arbitrary<bool>() ? at::rand({n, top_k}) > 0.3 : Tensor();
+  const auto kept = test::draw_bool() ? at::rand({n, top_k}) > 0.3 : Tensor();
   const auto where = dispatch(choice, kept, experts);
   Tensors inputs{random({n, hidden}), random({n, hidden})};
   for (std::int64_t e = 0; e < experts; ++e) {
@@ -173,13 +170,13 @@ RC_GTEST_PROP(Fused, Networks, ()) {
       inputs, 0.03);
 }
 
-RC_GTEST_PROP(Fused, Attention, ()) {
+PROPERTY(Fused, Attention) {
   const auto rows = between(1, 2), tokens = between(1, 50), heads = between(1, 3), nope = between(1, 20);
   const auto rotated = 2 * between(1, 8), value = between(1, 20), groups = between(1, 2);
   const auto angles = at::rand({tokens, rotated / 2}, at::kDouble) * 6;
-  const auto layout = *rc::gen::arbitrary<bool>() ? RopeLayout::half : RopeLayout::interleaved;
+  const auto layout = test::draw_bool() ? RopeLayout::half : RopeLayout::interleaved;
   const Rotation rotation{at::cos(angles).to(at::kFloat), at::sin(angles).to(at::kFloat), layout};
-  const auto documents = *rc::gen::arbitrary<bool>() ? at::randint(0, 2, {rows, tokens}, at::kInt) : Tensor();
+  const auto documents = test::draw_bool() ? at::randint(0, 2, {rows, tokens}, at::kInt) : Tensor();
   check(
       "latent_attention",
       [&](const Tensors& x) {
@@ -199,7 +196,7 @@ RC_GTEST_PROP(Fused, Attention, ()) {
       0.03);
 }
 
-RC_GTEST_PROP(Fused, Loss, ()) {
+PROPERTY(Fused, Loss) {
   const auto n = between(1, 40), width = between(1, 40), vocabulary = between(2, 80);
   const auto targets = at::randint(0, vocabulary, {n}, at::kLong).masked_fill(at::rand({n}) < 0.2, -100);
   check(

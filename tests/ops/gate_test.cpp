@@ -1,11 +1,11 @@
 #include "ops/gate.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
 
 #include "ops/gate_reference.hpp"
 #include "ops/gradient_check.hpp"
 #include "ops/tensor.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -24,8 +24,8 @@ void expect_reference(const Tensor& logits, const Tensor& bias, const ModelConfi
   for (std::int64_t n = 0; n < logits.size(0); ++n) {
     const auto want = test::gate_reference(row_of(logits, n), biases, config);
     for (std::int64_t k = 0; k < config.moe.num_experts_per_tok; ++k) {
-      RC_ASSERT(routing.experts[n][k].item<std::int64_t>() == want.experts[k]);
-      RC_ASSERT(std::abs(routing.weights[n][k].item<double>() - want.weights[k]) < 1e-12);
+      HOLDS(routing.experts[n][k].item<std::int64_t>() == want.experts[k]);
+      HOLDS(std::abs(routing.weights[n][k].item<double>() - want.weights[k]) < 1e-12);
     }
   }
 }
@@ -39,20 +39,19 @@ struct Case {
 Case any_case() {
   Case out;
   auto& moe = out.config.moe;
-  out.config.model_type =
-      *rc::gen::element<std::string>("deepseek_v2", "deepseek_v3", "mixtral", "qwen3_moe");
-  moe.scoring_func = *rc::gen::element(ScoringFunc::softmax, ScoringFunc::sigmoid);
+  out.config.model_type = test::draw_of<std::string>({"deepseek_v2", "deepseek_v3", "mixtral", "qwen3_moe"});
+  moe.scoring_func = test::draw_of({ScoringFunc::softmax, ScoringFunc::sigmoid});
   moe.topk_method =
-      *rc::gen::element(TopkMethod::greedy, TopkMethod::group_limited_greedy, TopkMethod::noaux_tc);
-  moe.norm_topk_prob = *rc::gen::arbitrary<bool>();
-  moe.routed_scaling_factor = *rc::gen::element(1.0, 2.5, 16.0);
-  moe.n_group = *rc::gen::inRange<std::int64_t>(1, 6);
-  moe.topk_group = *rc::gen::inRange<std::int64_t>(1, moe.n_group + 1);
-  const auto size = *rc::gen::inRange<std::int64_t>(1, 8);
+      test::draw_of({TopkMethod::greedy, TopkMethod::group_limited_greedy, TopkMethod::noaux_tc});
+  moe.norm_topk_prob = test::draw_bool();
+  moe.routed_scaling_factor = test::draw_of({1.0, 2.5, 16.0});
+  moe.n_group = test::draw<std::int64_t>(1, 6);
+  moe.topk_group = test::draw<std::int64_t>(1, moe.n_group + 1);
+  const auto size = test::draw<std::int64_t>(1, 8);
   moe.n_routed_experts = moe.n_group * size;
-  moe.num_experts_per_tok = *rc::gen::inRange<std::int64_t>(1, moe.topk_group * size + 1);
-  const auto tokens = *rc::gen::inRange<std::int64_t>(1, 9);
-  const auto seed = *rc::gen::arbitrary<std::uint64_t>();
+  moe.num_experts_per_tok = test::draw<std::int64_t>(1, moe.topk_group * size + 1);
+  const auto tokens = test::draw<std::int64_t>(1, 9);
+  const auto seed = test::draw_bits();
   out.logits = (test::noise({tokens, moe.n_routed_experts}, seed, 2) * 2).round() / 2;
   if (moe.topk_method == TopkMethod::noaux_tc) {
     out.bias = (test::noise({moe.n_routed_experts}, seed + 1) * 4).round() / 8;  // often negative choices
@@ -60,11 +59,9 @@ Case any_case() {
   return out;
 }
 
-TEST(Gate, AgreesWithTheReferenceOnRandomShapes) {
-  EXPECT_TRUE(rc::check([] {
-    const auto c = any_case();
-    expect_reference(c.logits, c.bias, c.config);
-  }));
+PROPERTY(Gate, AgreesWithTheReferenceOnRandomShapes) {
+  const auto c = any_case();
+  expect_reference(c.logits, c.bias, c.config);
 }
 
 TEST(Gate, EqualScoresGoToTheLowestIndex) {

@@ -1,10 +1,10 @@
 #include "ops/moe.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
 
 #include "ops/gradient_check.hpp"
 #include "ops/tensor.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -57,18 +57,16 @@ TEST(Dispatch, DroppedAssignmentsHaveNoSlot) {
   EXPECT_TRUE(at::equal(where.slot.view(-1), at::tensor({1, 2, 2, 0}, at::kLong)));
 }
 
-TEST(MoeExperts, AgreesWithLoopsOnRandomShapes) {
-  EXPECT_TRUE(rc::check([] {
-    const auto E = *rc::gen::inRange<std::int64_t>(1, 7), K = *rc::gen::inRange<std::int64_t>(1, E + 1);
-    const auto tokens = *rc::gen::inRange<std::int64_t>(1, 8);
-    const auto seed = *rc::gen::inRange<std::uint64_t>(0, 1000);
-    const auto weights = experts_of(E, 3, 4);
-    const auto x = test::noise({tokens, 4}, seed), w = test::noise({tokens, K}, seed + 1);
-    const auto experts = any_experts(tokens, E, K, seed + 2);
-    const auto kept = *rc::gen::arbitrary<bool>() ? test::noise({tokens, K}, seed + 3) > 0 : Tensor();
-    const auto y = moe_experts(x, w, dispatch(experts, kept, E), weights);
-    RC_ASSERT(test::max_difference(y, loops(x, w, experts, kept, weights)) < 1e-11);
-  }));
+PROPERTY(MoeExperts, AgreesWithLoopsOnRandomShapes) {
+  const auto E = test::draw<std::int64_t>(1, 7), K = test::draw<std::int64_t>(1, E + 1);
+  const auto tokens = test::draw<std::int64_t>(1, 8);
+  const auto seed = test::draw<std::uint64_t>(0, 1000);
+  const auto weights = experts_of(E, 3, 4);
+  const auto x = test::noise({tokens, 4}, seed), w = test::noise({tokens, K}, seed + 1);
+  const auto experts = any_experts(tokens, E, K, seed + 2);
+  const auto kept = test::draw_bool() ? test::noise({tokens, K}, seed + 3) > 0 : Tensor();
+  const auto y = moe_experts(x, w, dispatch(experts, kept, E), weights);
+  HOLDS(test::max_difference(y, loops(x, w, experts, kept, weights)) < 1e-11);
 }
 
 class MoeGradients : public ::testing::TestWithParam<bool> {};

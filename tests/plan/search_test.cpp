@@ -1,9 +1,9 @@
 #include "plan/search.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include "base/error.hpp"
+#include "support/property.hpp"
 
 namespace sinew::plan {
 namespace {
@@ -55,21 +55,21 @@ TEST(Search, EqualsBruteForceOnSmallSpaces) {
   }
 }
 
-RC_GTEST_PROP(Search, EqualsBruteForceOnRandomMachines, ()) {
+PROPERTY(Search, EqualsBruteForceOnRandomMachines) {
   plan::Setup s = small_moe();
-  s.chip.scaleup *= *rc::gen::inRange(1, 9) / 4.0;
-  s.chip.network *= *rc::gen::inRange(1, 9) / 4.0;
-  s.chip.bf16_achievable *= *rc::gen::inRange(1, 9) / 4.0;
-  s.job.global_batch = 16 * *rc::gen::inRange(1, 9);
-  s.software.overlap_data = *rc::gen::arbitrary<bool>();
+  s.chip.scaleup *= test::draw(1, 9) / 4.0;
+  s.chip.network *= test::draw(1, 9) / 4.0;
+  s.chip.bf16_achievable *= test::draw(1, 9) / 4.0;
+  s.job.global_batch = 16 * test::draw(1, 9);
+  s.software.overlap_data = test::draw_bool();
   SearchSpace space = small_space();
   space.recompute = {Recompute{}};
   space.expert = {8};
   const SearchResult fast = search_layouts(s, space, fitted_constants(), 3);
   const SearchResult slow = search_by_brute_force(s, space, fitted_constants(), 3);
-  RC_ASSERT(fast.best.size() == slow.best.size());
+  HOLDS(fast.best.size() == slow.best.size());
   for (std::size_t i = 0; i < fast.best.size(); ++i)
-    RC_ASSERT(layout_text(fast.best[i].setup.layout) == layout_text(slow.best[i].setup.layout));
+    HOLDS(layout_text(fast.best[i].setup.layout) == layout_text(slow.best[i].setup.layout));
 }
 
 // The bounds that prune: never above what they bound, schedule by schedule.

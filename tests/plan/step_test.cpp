@@ -1,11 +1,11 @@
 #include "plan/step.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <numeric>
 
 #include "base/error.hpp"
+#include "support/property.hpp"
 
 namespace sinew::plan {
 namespace {
@@ -86,15 +86,15 @@ TEST(Step, MemoryIsSharded) {
   EXPECT_LT(predict_memory(s, prior_constants()).activations, 0.5 * all.activations);
 }
 
-RC_GTEST_PROP(SplitLayers, UsesEveryLayerAndIsBalanced, ()) {
-  const int layers = *rc::gen::inRange(1, 200), stages = *rc::gen::inRange(1, 65);
-  RC_PRE(stages <= layers);
+PROPERTY(SplitLayers, UsesEveryLayerAndIsBalanced) {
+  const int layers = test::draw(1, 200), stages = test::draw(1, 65);
+  test::assume(stages <= layers);
   const std::vector<double> weights(layers, 1.0);
   const std::vector<int> cut = split_layers(layers, stages, weights, 0, 0);
-  RC_ASSERT(static_cast<int>(cut.size()) == stages);
-  RC_ASSERT(std::accumulate(cut.begin(), cut.end(), 0) == layers);
-  RC_ASSERT(*std::max_element(cut.begin(), cut.end()) <=
-            (layers + stages - 1) / stages + ((layers + 2) % stages == 0 ? 1 : 0));
+  HOLDS(static_cast<int>(cut.size()) == stages);
+  HOLDS(std::accumulate(cut.begin(), cut.end(), 0) == layers);
+  HOLDS(*std::max_element(cut.begin(), cut.end()) <=
+        (layers + stages - 1) / stages + ((layers + 2) % stages == 0 ? 1 : 0));
 }
 
 TEST(SplitLayers, PublishedPipelines) {

@@ -1,7 +1,7 @@
 #include "quant/allocate.hpp"
+#include "support/property.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <limits>
 
@@ -23,33 +23,27 @@ double brute_force(const Items& items, std::uint64_t budget, std::size_t at = 0)
 }  // namespace
 
 // Budgets here are under the grid's resolution, so the result must be the optimum.
-RC_GTEST_PROP(Allocate, FindsTheOptimumOfSmallProblems, ()) {
-  const auto raw = *rc::gen::container<std::vector<std::vector<std::pair<int, int>>>>(
-      rc::gen::container<std::vector<std::pair<int, int>>>(
-          rc::gen::pair(rc::gen::inRange(1, 200), rc::gen::inRange(0, 1000))));
-  Items items;
-  for (const auto& row : raw) {
-    if (row.empty() || items.size() == 6) continue;
-    items.emplace_back();
-    for (std::size_t k = 0; k < row.size() && k < 5; ++k)
-      items.back().push_back({static_cast<std::uint64_t>(row[k].first), static_cast<double>(row[k].second)});
-  }
-  const std::uint64_t budget = *rc::gen::inRange<std::uint64_t>(1, 900);
+PROPERTY(Allocate, FindsTheOptimumOfSmallProblems) {
+  Items items(test::draw<std::size_t>(0, 7));
+  for (auto& item : items)
+    for (std::size_t k = test::draw<std::size_t>(1, 6); k > 0; --k)
+      item.push_back({test::draw<std::uint64_t>(1, 200), static_cast<double>(test::draw(0, 1000))});
+  const std::uint64_t budget = test::draw<std::uint64_t>(1, 900);
   const auto picks = allocate(items, budget);
   const double best = brute_force(items, budget);
   if (best == std::numeric_limits<double>::infinity()) {
-    RC_ASSERT(picks.empty());
+    HOLDS(picks.empty());
     return;
   }
-  RC_ASSERT(picks.size() == items.size());
+  HOLDS(picks.size() == items.size());
   std::uint64_t bytes = 0;
   double cost = 0;
   for (std::size_t i = 0; i < items.size(); ++i) {
     bytes += items[i][picks[i]].bytes;
     cost += items[i][picks[i]].cost;
   }
-  RC_ASSERT(bytes <= budget);
-  RC_ASSERT(cost == best);
+  HOLDS(bytes <= budget);
+  HOLDS(cost == best);
 }
 
 // Large problems: within a hair of the bound that any budget's Lagrangian gives.

@@ -2,13 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <cmath>
 
 #include "base/random.hpp"
 #include "quant/cholesky.hpp"
 #include "quant/quantize_rows.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -197,13 +197,13 @@ TEST(Gptq, NearTheBestOfAllLevelsOnPairs) {
   EXPECT_LT(loss.loss, 0.5 * loss.rounding);
 }
 
-RC_GTEST_PROP(Gptq, NeverAboveRoundingWhateverTheInstance, ()) {
-  const auto seed = *rc::gen::inRange<std::uint64_t>(0, 1 << 20);
-  const auto tokens = *rc::gen::inRange<std::int64_t>(1, 80);
-  const auto rows = *rc::gen::inRange<std::int64_t>(1, 40);
+PROPERTY(Gptq, NeverAboveRoundingWhateverTheInstance) {
+  const auto seed = test::draw<std::uint64_t>(0, 1 << 20);
+  const auto tokens = test::draw<std::int64_t>(1, 80);
+  const auto rows = test::draw<std::int64_t>(1, 40);
   const auto format =
-      *rc::gen::element(BlockFormat::q2_k, BlockFormat::q3_k, BlockFormat::q4_k, BlockFormat::q5_0,
-                        BlockFormat::q4_1, BlockFormat::iq4_nl, BlockFormat::q6_k);
+      test::draw_of({BlockFormat::q2_k, BlockFormat::q3_k, BlockFormat::q4_k, BlockFormat::q5_0,
+                     BlockFormat::q4_1, BlockFormat::iq4_nl, BlockFormat::q6_k});
   constexpr std::int64_t kCols = 256;
   const auto x = activations(seed, tokens, kCols),
              w = normal(seed + 7, static_cast<std::size_t>(rows * kCols));
@@ -213,13 +213,13 @@ RC_GTEST_PROP(Gptq, NeverAboveRoundingWhateverTheInstance, ()) {
   std::vector<std::byte> bytes(static_cast<std::size_t>(rows) * block_bytes(format, kCols)),
       again(bytes.size());
   const GptqLoss loss = gptq_rows(format, w.data(), rows, factor, importance.data(), bytes.data());
-  RC_ASSERT(std::isfinite(loss.loss) && loss.loss >= 0);
-  RC_ASSERT(loss.loss <= loss.rounding);
+  HOLDS(std::isfinite(loss.loss) && loss.loss >= 0);
+  HOLDS(loss.loss <= loss.rounding);
   // Rows do not know one another.
   gptq_rows(format, w.data() + (rows - 1) * kCols, 1, factor, importance.data(), again.data());
   const std::size_t row = block_bytes(format, kCols);
-  RC_ASSERT(std::equal(again.begin(), again.begin() + static_cast<std::ptrdiff_t>(row),
-                       bytes.end() - static_cast<std::ptrdiff_t>(row)));
+  HOLDS(std::equal(again.begin(), again.begin() + static_cast<std::ptrdiff_t>(row),
+                   bytes.end() - static_cast<std::ptrdiff_t>(row)));
 }
 
 }  // namespace

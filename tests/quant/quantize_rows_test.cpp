@@ -1,7 +1,6 @@
 #include "quant/quantize_rows.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <cmath>
 #include <cstring>
@@ -11,6 +10,7 @@
 #include "base/files.hpp"
 #include "base/random.hpp"
 #include "quant/block_fit.hpp"
+#include "support/property.hpp"
 #include "support/support.hpp"
 
 namespace sinew {
@@ -78,10 +78,10 @@ TEST(QuantizeRows, PlainRoundingIsGgmlsBitForBit) {
 }
 
 // What is packed must be what the fit says: the dequantized bytes equal level_value of each element.
-RC_GTEST_PROP(QuantizeRows, PackedBlocksSayWhatTheFitSays, ()) {
-  const auto seed = *rc::gen::arbitrary<std::uint64_t>();
-  const float spread = std::pow(10.F, static_cast<float>(*rc::gen::inRange(-4, 4)));
-  const float shift = *rc::gen::element(0.F, 1.F, -2.F);
+PROPERTY(QuantizeRows, PackedBlocksSayWhatTheFitSays) {
+  const auto seed = test::draw_bits();
+  const float spread = std::pow(10.F, static_cast<float>(test::draw(-4, 4)));
+  const float shift = test::draw_of({0.F, 1.F, -2.F});
   std::vector<float> x(kSuperBlock);
   Random(seed, 0).fill_normal(x.data(), 0, x.size(), shift * spread, spread);
   for (const BlockInfo& info : block_formats()) {
@@ -96,10 +96,10 @@ RC_GTEST_PROP(QuantizeRows, PackedBlocksSayWhatTheFitSays, ()) {
       const auto out = values_of(info.format, bytes, info.elements);
       for (std::size_t i = 0; i < info.elements; ++i) {
         const std::size_t group = i / shape.group_size;
-        RC_ASSERT(out[i] == level_value(info.format, fit, group, levels[i]));
+        HOLDS(out[i] == level_value(info.format, fit, group, levels[i]));
         const int nearest = nearest_level(info.format, fit, group, x[at + i]);
-        RC_ASSERT(std::abs(level_value(info.format, fit, group, nearest) - x[at + i]) <=
-                  std::abs(out[i] - x[at + i]) * 1.0001F + 1e-30F);
+        HOLDS(std::abs(level_value(info.format, fit, group, nearest) - x[at + i]) <=
+              std::abs(out[i] - x[at + i]) * 1.0001F + 1e-30F);
       }
     }
   }

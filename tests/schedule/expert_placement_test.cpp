@@ -1,12 +1,12 @@
 #include "schedule/expert_placement.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
 
 #include <algorithm>
 #include <numeric>
 
 #include "base/error.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -40,33 +40,30 @@ TEST(ExpertPlacement, RefusesWhatDoesNotFit) {
   EXPECT_THROW(place_experts(loads, {.devices = 2, .slots = 4, .groups = 3}), UserError);
 }
 
-TEST(ExpertPlacement, UsesEverySlotAndIsNoWorseThanOneCopyEach) {
-  const bool ok = rc::check([] {
-    const int nodes = *rc::gen::element(1, 2, 4), per_node = *rc::gen::inRange(1, 4);
-    const int groups = nodes * *rc::gen::inRange(1, 3), in_group = *rc::gen::inRange(1, 5);
-    const int experts = groups * in_group, devices = nodes * per_node;
-    const int least = (groups / nodes * in_group + per_node - 1) / per_node;
-    const int slots = least + *rc::gen::inRange(0, 3);
-    std::vector<double> loads;
-    for (int e = 0; e < experts; ++e) loads.push_back(*rc::gen::inRange(0, 1000));
-    const PlacementOptions options{.devices = devices, .nodes = nodes, .slots = slots, .groups = groups};
-    const auto p = place_experts(loads, options);
-    RC_ASSERT(static_cast<int>(p.experts.size()) == devices);
-    std::vector<int> seen(loads.size(), 0);
-    for (const auto& held : p.experts) {
-      RC_ASSERT(static_cast<int>(held.size()) == slots);
-      for (const int e : held) ++seen[static_cast<std::size_t>(e)];
-    }
-    RC_ASSERT(seen == p.copies);
-    RC_ASSERT(*std::min_element(seen.begin(), seen.end()) >= 1);
-    const double sum = std::accumulate(loads.begin(), loads.end(), 0.0);
-    const double placed = std::accumulate(p.load.begin(), p.load.end(), 0.0);
-    RC_ASSERT(std::abs(sum - placed) <= 1e-9 * (sum + 1));
-    // The busiest copy is at most what the largest load is.
-    const auto again = place_experts(loads, options);
-    RC_ASSERT(again.experts == p.experts);
-  });
-  EXPECT_TRUE(ok);
+PROPERTY(ExpertPlacement, UsesEverySlotAndIsNoWorseThanOneCopyEach) {
+  const int nodes = test::draw_of({1, 2, 4}), per_node = test::draw(1, 4);
+  const int groups = nodes * test::draw(1, 3), in_group = test::draw(1, 5);
+  const int experts = groups * in_group, devices = nodes * per_node;
+  const int least = (groups / nodes * in_group + per_node - 1) / per_node;
+  const int slots = least + test::draw(0, 3);
+  std::vector<double> loads;
+  for (int e = 0; e < experts; ++e) loads.push_back(test::draw(0, 1000));
+  const PlacementOptions options{.devices = devices, .nodes = nodes, .slots = slots, .groups = groups};
+  const auto p = place_experts(loads, options);
+  HOLDS(static_cast<int>(p.experts.size()) == devices);
+  std::vector<int> seen(loads.size(), 0);
+  for (const auto& held : p.experts) {
+    HOLDS(static_cast<int>(held.size()) == slots);
+    for (const int e : held) ++seen[static_cast<std::size_t>(e)];
+  }
+  HOLDS(seen == p.copies);
+  HOLDS(*std::min_element(seen.begin(), seen.end()) >= 1);
+  const double sum = std::accumulate(loads.begin(), loads.end(), 0.0);
+  const double placed = std::accumulate(p.load.begin(), p.load.end(), 0.0);
+  HOLDS(std::abs(sum - placed) <= 1e-9 * (sum + 1));
+  // The busiest copy is at most what the largest load is.
+  const auto again = place_experts(loads, options);
+  HOLDS(again.experts == p.experts);
 }
 
 }  // namespace

@@ -1,12 +1,12 @@
 #include "schedule/schedule.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <algorithm>
 
 #include "base/error.hpp"
 #include "schedule/simulate.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -17,38 +17,37 @@ double bubble(ScheduleKind kind, int ranks, int micro_batches, int chunks = 1) {
   return simulate(s, {{part, part, part, part, part}}).makespan - 3.0 * micro_batches;
 }
 
-RC_GTEST_PROP(Schedule, IsWholeAndDoesNotHangForAnyCounts, ()) {
-  const int ranks = *rc::gen::inRange(1, 13), micro_batches = *rc::gen::inRange(1, 40);
-  const int chunks = *rc::gen::inRange(1, 5);
+PROPERTY(Schedule, IsWholeAndDoesNotHangForAnyCounts) {
+  const int ranks = test::draw(1, 13), micro_batches = test::draw(1, 40);
+  const int chunks = test::draw(1, 5);
   for (const ScheduleKind kind : schedule_kinds()) {
     const Schedule s = make_schedule(kind, ranks, micro_batches, chunks);
-    RC_ASSERT(schedule_problem(s) == "");
+    HOLDS(schedule_problem(s) == "");
   }
 }
 
-RC_GTEST_PROP(Schedule, UnevenStagesAreSimulatedWithinTheBoundsOfAnySchedule, ()) {
-  const int ranks = *rc::gen::inRange(1, 9), micro_batches = *rc::gen::inRange(1, 24);
+PROPERTY(Schedule, UnevenStagesAreSimulatedWithinTheBoundsOfAnySchedule) {
+  const int ranks = test::draw(1, 9), micro_batches = test::draw(1, 24);
   for (const ScheduleKind kind : schedule_kinds()) {
     const Schedule s = make_schedule(kind, ranks, micro_batches, 3);
     std::vector<StageCost> costs;
     double chain = 0;
     for (int i = 0; i < s.stages(); ++i) {
-      costs.push_back({1.0 + *rc::gen::inRange(0, 5), 1.0 + *rc::gen::inRange(0, 5),
-                       1.0 + *rc::gen::inRange(0, 5), 1, 1});
+      costs.push_back({1.0 + test::draw(0, 5), 1.0 + test::draw(0, 5), 1.0 + test::draw(0, 5), 1, 1});
       chain += costs.back().forward + costs.back().backward_input;
     }
     const Simulation sim = simulate(s, costs, 0.5);
-    RC_ASSERT(sim.makespan >= chain);  // one micro-batch passes every stage twice
+    HOLDS(sim.makespan >= chain);  // one micro-batch passes every stage twice
     for (int r = 0; r < ranks; ++r) {
       double work = 0;
       for (int c = 0; c < s.chunks; ++c) {
         const StageCost& k = costs[s.stage_of(r, c)];
         work += micro_batches * (k.forward + k.backward_input + k.backward_weight);
       }
-      RC_ASSERT(std::abs(sim.busy[r] - work) < 1e-9 * work);
-      RC_ASSERT(sim.makespan >= work - 1e-9);
+      HOLDS(std::abs(sim.busy[r] - work) < 1e-9 * work);
+      HOLDS(sim.makespan >= work - 1e-9);
       for (std::size_t i = 1; i < sim.timeline[r].size(); ++i)
-        RC_ASSERT(sim.timeline[r][i].start >= sim.timeline[r][i - 1].end);
+        HOLDS(sim.timeline[r][i].start >= sim.timeline[r][i - 1].end);
     }
   }
 }
@@ -67,15 +66,15 @@ TEST(Schedule, BubblesAreThoseOfThePapers) {
   }
 }
 
-RC_GTEST_PROP(Schedule, BubbleOrderOnEqualStages, ()) {
-  const int p = *rc::gen::inRange(2, 13), m = 2 * p + *rc::gen::inRange(0, 3) * p;
+PROPERTY(Schedule, BubbleOrderOnEqualStages) {
+  const int p = test::draw(2, 13), m = 2 * p + test::draw(0, 3) * p;
   const double gpipe = bubble(ScheduleKind::gpipe, p, m), plain = bubble(ScheduleKind::one_f_one_b, p, m);
   const double interleaved = bubble(ScheduleKind::interleaved, p, m, 2);
-  RC_ASSERT(std::abs(plain - gpipe) < 1e-9);                   // of equal micro-batches
-  RC_ASSERT(plain < bubble(ScheduleKind::gpipe_flush, p, m));  // of equal memory
-  RC_ASSERT(interleaved < plain);
-  RC_ASSERT(bubble(ScheduleKind::zero_bubble, p, m) < interleaved);
-  RC_ASSERT(bubble(ScheduleKind::dualpipe_v, p, m) < interleaved);
+  HOLDS(std::abs(plain - gpipe) < 1e-9);                   // of equal micro-batches
+  HOLDS(plain < bubble(ScheduleKind::gpipe_flush, p, m));  // of equal memory
+  HOLDS(interleaved < plain);
+  HOLDS(bubble(ScheduleKind::zero_bubble, p, m) < interleaved);
+  HOLDS(bubble(ScheduleKind::dualpipe_v, p, m) < interleaved);
 }
 
 TEST(Schedule, PeakActivationsAreThoseOfThePapers) {

@@ -1,7 +1,7 @@
 #include "storage/boxes.hpp"
+#include "support/property.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
 
 #include <numeric>
 
@@ -23,30 +23,27 @@ std::vector<std::int64_t> positions(const Box& box, const std::vector<std::int64
   return out;
 }
 
-TEST(Boxes, OfARunAreItsElementsInOrder) {
-  const bool ok = rc::check([] {
-    const auto dimensions = *rc::gen::inRange<std::size_t>(1, 4);
-    Box part;
-    std::vector<std::int64_t> shape;
-    for (std::size_t d = 0; d < dimensions; ++d) {
-      part.offset.push_back(*rc::gen::inRange<std::int64_t>(0, 4));
-      part.extent.push_back(*rc::gen::inRange<std::int64_t>(1, 6));
-      shape.push_back(part.offset.back() + part.extent.back() + *rc::gen::inRange<std::int64_t>(0, 3));
-    }
-    const auto begin = *rc::gen::inRange<std::int64_t>(0, part.elements() + 1);
-    const auto end = *rc::gen::inRange<std::int64_t>(begin, part.elements() + 1);
-    const auto all = positions(part, shape);
-    std::vector<std::int64_t> got;
-    const auto boxes = boxes_of_run(part, begin, end);
-    for (const auto& box : boxes) {
-      RC_ASSERT(box.elements() > 0);
-      const auto some = positions(box, shape);
-      got.insert(got.end(), some.begin(), some.end());
-    }
-    RC_ASSERT(got == std::vector<std::int64_t>(all.begin() + begin, all.begin() + end));
-    RC_ASSERT(boxes.size() <= 2 * dimensions - 1);
-  });
-  EXPECT_TRUE(ok);
+PROPERTY(Boxes, OfARunAreItsElementsInOrder) {
+  const auto dimensions = test::draw<std::size_t>(1, 4);
+  Box part;
+  std::vector<std::int64_t> shape;
+  for (std::size_t d = 0; d < dimensions; ++d) {
+    part.offset.push_back(test::draw<std::int64_t>(0, 4));
+    part.extent.push_back(test::draw<std::int64_t>(1, 6));
+    shape.push_back(part.offset.back() + part.extent.back() + test::draw<std::int64_t>(0, 3));
+  }
+  const auto begin = test::draw<std::int64_t>(0, part.elements() + 1);
+  const auto end = test::draw<std::int64_t>(begin, part.elements() + 1);
+  const auto all = positions(part, shape);
+  std::vector<std::int64_t> got;
+  const auto boxes = boxes_of_run(part, begin, end);
+  for (const auto& box : boxes) {
+    HOLDS(box.elements() > 0);
+    const auto some = positions(box, shape);
+    got.insert(got.end(), some.begin(), some.end());
+  }
+  HOLDS(got == std::vector<std::int64_t>(all.begin() + begin, all.begin() + end));
+  HOLDS(boxes.size() <= 2 * dimensions - 1);
 }
 
 TEST(Boxes, AGapAndAnOverlapAreSeenThoughTheCountIsRight) {
@@ -62,25 +59,21 @@ TEST(Boxes, AGapAndAnOverlapAreSeenThoughTheCountIsRight) {
 }
 
 // Any way of cutting a tensor and then its pieces in runs tiles it, and does not after any one is moved.
-TEST(Boxes, RunsOfPartsTileTheWhole) {
-  const bool ok = rc::check([] {
-    const auto rows = *rc::gen::inRange<std::int64_t>(2, 9), columns = *rc::gen::inRange<std::int64_t>(2, 9);
-    const auto cut = *rc::gen::inRange<std::int64_t>(1, columns),
-               parts = *rc::gen::inRange<std::int64_t>(1, 5);
-    std::vector<Box> boxes;
-    for (const auto& part : {Box{.offset = {0, 0}, .extent = {rows, cut}},
-                             Box{.offset = {0, cut}, .extent = {rows, columns - cut}}})
-      for (std::int64_t i = 0; i < parts; ++i)
-        for (const auto& box :
-             boxes_of_run(part, part.elements() * i / parts, part.elements() * (i + 1) / parts))
-          boxes.push_back(box);
-    RC_ASSERT(tiling_problem({rows, columns}, boxes).empty());
-    auto moved = boxes;
-    auto& one = moved[*rc::gen::inRange<std::size_t>(0, boxes.size())];
-    one.offset[0] += one.offset[0] > 0 ? -1 : 1;
-    if (one.offset[0] + one.extent[0] <= rows) RC_ASSERT(!tiling_problem({rows, columns}, moved).empty());
-  });
-  EXPECT_TRUE(ok);
+PROPERTY(Boxes, RunsOfPartsTileTheWhole) {
+  const auto rows = test::draw<std::int64_t>(2, 9), columns = test::draw<std::int64_t>(2, 9);
+  const auto cut = test::draw<std::int64_t>(1, columns), parts = test::draw<std::int64_t>(1, 5);
+  std::vector<Box> boxes;
+  for (const auto& part : {Box{.offset = {0, 0}, .extent = {rows, cut}},
+                           Box{.offset = {0, cut}, .extent = {rows, columns - cut}}})
+    for (std::int64_t i = 0; i < parts; ++i)
+      for (const auto& box :
+           boxes_of_run(part, part.elements() * i / parts, part.elements() * (i + 1) / parts))
+        boxes.push_back(box);
+  HOLDS(tiling_problem({rows, columns}, boxes).empty());
+  auto moved = boxes;
+  auto& one = moved[test::draw<std::size_t>(0, boxes.size())];
+  one.offset[0] += one.offset[0] > 0 ? -1 : 1;
+  if (one.offset[0] + one.extent[0] <= rows) HOLDS(!tiling_problem({rows, columns}, moved).empty());
 }
 
 }  // namespace

@@ -2,13 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <cstring>
 #include <numeric>
 
 #include "base/error.hpp"
 #include "storage/checkpoint_manifest.hpp"
+#include "support/property.hpp"
 #include "support/support.hpp"
 
 namespace sinew {
@@ -73,15 +73,15 @@ TEST(Checkpoint, ReadsBackWhatWasWritten) {
 }
 
 // A tensor cut into random boxes, one a rank, gives every region of itself.
-RC_GTEST_PROP(Checkpoint, AnyRegionOfAnySlicing, ()) {
-  const auto dims = *rc::gen::inRange<std::size_t>(1, 4);
+PROPERTY(Checkpoint, AnyRegionOfAnySlicing) {
+  const auto dims = test::draw<std::size_t>(1, 4);
   Shape shape(dims);
   std::vector<Shape> cuts(dims);  // per dimension: 0 = c0 < c1 < .. = size
   for (std::size_t d = 0; d < dims; ++d) {
-    shape[d] = *rc::gen::inRange<std::int64_t>(1, 5);
+    shape[d] = test::draw<std::int64_t>(1, 5);
     cuts[d] = {0};
     for (std::int64_t at = 1; at < shape[d]; ++at)
-      if (*rc::gen::arbitrary<bool>()) cuts[d].push_back(at);
+      if (test::draw_bool()) cuts[d].push_back(at);
     cuts[d].push_back(shape[d]);
   }
   const auto total = std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
@@ -121,13 +121,13 @@ RC_GTEST_PROP(Checkpoint, AnyRegionOfAnySlicing, ()) {
   const CheckpointReader reader(commit_checkpoint(prepared, state, parts, {}));
   Shape offset(dims), extent(dims);
   for (std::size_t d = 0; d < dims; ++d) {
-    offset[d] = *rc::gen::inRange<std::int64_t>(0, shape[d]);
-    extent[d] = *rc::gen::inRange<std::int64_t>(1, shape[d] - offset[d] + 1);
+    offset[d] = test::draw<std::int64_t>(0, shape[d]);
+    extent[d] = test::draw<std::int64_t>(1, shape[d] - offset[d] + 1);
   }
   const auto expected = region(offset, extent);
   std::vector<float> got(expected.size(), -1);
   reader.read(*reader.find("weight/t"), offset, extent, reinterpret_cast<std::byte*>(got.data()));
-  RC_ASSERT(got == expected);
+  HOLDS(got == expected);
 }
 
 TEST(Checkpoint, DamageIsNamedAndTheOneBeforeIsUsed) {

@@ -1,13 +1,14 @@
 #include "storage/safetensors.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck.h>
 
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.hpp"
+#include "support/property.hpp"
 #include "support/support.hpp"
 
 namespace sinew {
@@ -111,51 +112,46 @@ TEST(Safetensors, ErrorsNameFileTensorAndRule) {
   }
 }
 
-TEST(Safetensors, DamagedFilesNeverCrash) {
-  EXPECT_TRUE(rc::check("any bytes replaced", [] {
-    std::string file = file_with(
-        R"({"__metadata__":{"k":"v"},"a":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]}})", 12);
-    const auto edits = *rc::gen::container<std::vector<std::pair<std::size_t, char>>>(
-        rc::gen::pair(rc::gen::inRange<std::size_t>(0, file.size()), rc::gen::arbitrary<char>()));
-    for (const auto& [at, value] : edits) file[at] = value;
-    file.resize(file.size() - *rc::gen::inRange<std::size_t>(0, 4));
-    accepts(file);
-  }));
+PROPERTY(Safetensors, DamagedFilesNeverCrash) {
+  std::string file =
+      file_with(R"({"__metadata__":{"k":"v"},"a":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]}})", 12);
+  for (std::size_t edits = test::draw_length(); edits > 0; --edits)
+    file[test::draw<std::size_t>(0, file.size())] = static_cast<char>(test::draw_bits());
+  file.resize(file.size() - test::draw<std::size_t>(0, 4));
+  accepts(file);
 }
 
-TEST(SafetensorsWriter, WritesWhatTheReaderReads) {
-  EXPECT_TRUE(rc::check("round trip", [] {
-    const test::TempDir dir;
-    const auto names = *rc::gen::unique<std::vector<std::string>>(rc::gen::string<std::string>());
-    std::vector<TensorInfo> infos;
-    std::vector<std::string> data;
-    for (const auto& name : names) {
-      TensorInfo info{.name = name,
-                      .dtype = *rc::gen::element(DType::F32, DType::BF16, DType::U8, DType::I64)};
-      bool ascii = name != "__metadata__";
-      for (const char c : name) ascii = ascii && static_cast<unsigned char>(c) < 0x80;
-      if (!ascii) continue;
-      info.shape = *rc::gen::container<std::vector<std::int64_t>>(*rc::gen::inRange(0, 4),
-                                                                  rc::gen::inRange<std::int64_t>(0, 5));
-      data.emplace_back(static_cast<std::size_t>(info.elements()) * dtype_size(info.dtype),
-                        static_cast<char>('a' + data.size() % 26));
-      infos.push_back(info);
-    }
-    SafetensorsWriter writer(dir / "x.safetensors", infos, {{"format", "pt"}});
-    for (const auto& piece : data) writer.write(piece.data(), piece.size());
-    writer.commit();
-    const Safetensors file(dir / "x.safetensors");
-    RC_ASSERT(file.metadata().at("format") == "pt");
-    RC_ASSERT(file.tensors().size() == infos.size());
-    for (std::size_t i = 0; i < infos.size(); ++i) {
-      const TensorInfo* found = file.find(infos[i].name);
-      RC_ASSERT(found != nullptr);
-      RC_ASSERT(found->shape == infos[i].shape);
-      RC_ASSERT(found->dtype == infos[i].dtype);
-      const auto bytes = file.data(*found);
-      RC_ASSERT(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()) == data[i]);
-    }
-  }));
+PROPERTY(SafetensorsWriter, WritesWhatTheReaderReads) {
+  const test::TempDir dir;
+  std::set<std::string> names;
+  for (std::size_t n = test::draw_length(); n > 0; --n) names.insert(test::draw_bytes());
+  std::vector<TensorInfo> infos;
+  std::vector<std::string> data;
+  for (const auto& name : names) {
+    TensorInfo info{.name = name, .dtype = test::draw_of({DType::F32, DType::BF16, DType::U8, DType::I64})};
+    bool ascii = name != "__metadata__";
+    for (const char c : name) ascii = ascii && static_cast<unsigned char>(c) < 0x80;
+    if (!ascii) continue;
+    info.shape =
+        test::draw_list(test::draw<std::size_t>(0, 4), [] { return test::draw<std::int64_t>(0, 5); });
+    data.emplace_back(static_cast<std::size_t>(info.elements()) * dtype_size(info.dtype),
+                      static_cast<char>('a' + data.size() % 26));
+    infos.push_back(info);
+  }
+  SafetensorsWriter writer(dir / "x.safetensors", infos, {{"format", "pt"}});
+  for (const auto& piece : data) writer.write(piece.data(), piece.size());
+  writer.commit();
+  const Safetensors file(dir / "x.safetensors");
+  HOLDS(file.metadata().at("format") == "pt");
+  HOLDS(file.tensors().size() == infos.size());
+  for (std::size_t i = 0; i < infos.size(); ++i) {
+    const TensorInfo* found = file.find(infos[i].name);
+    HOLDS(found != nullptr);
+    HOLDS(found->shape == infos[i].shape);
+    HOLDS(found->dtype == infos[i].dtype);
+    const auto bytes = file.data(*found);
+    HOLDS(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()) == data[i]);
+  }
 }
 
 TEST(SafetensorsWriter, UnfinishedFilesDoNotAppear) {

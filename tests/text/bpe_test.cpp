@@ -1,9 +1,9 @@
 #include "text/bpe.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include "base/error.hpp"
+#include "support/property.hpp"
 #include "text/byte_level.hpp"
 #include "text/tokenizer_vectors.hpp"
 
@@ -31,15 +31,15 @@ std::vector<TokenId> by_definition(std::vector<TokenId> ids,
 }  // namespace
 
 // Random merges over three letters, words on both sides of the limit where the heap takes over.
-RC_GTEST_PROP(Bpe, AgreesWithTheDefinition, ()) {
+PROPERTY(Bpe, AgreesWithTheDefinition) {
   auto vocabulary = std::make_shared<Vocabulary>();
   for (const char* letter : {"a", "b", "c"}) vocabulary->add(letter, vocabulary->size(), "test");
   std::vector<std::pair<TokenId, TokenId>> merges;
   std::vector<TokenId> made;
-  const int count = *rc::gen::inRange(0, 24);
+  const int count = test::draw(0, 24);
   for (int i = 0; i < count; ++i) {
-    const TokenId left = *rc::gen::inRange<TokenId>(0, vocabulary->size()),
-                  right = *rc::gen::inRange<TokenId>(0, vocabulary->size());
+    const TokenId left = test::draw<TokenId>(0, vocabulary->size()),
+                  right = test::draw<TokenId>(0, vocabulary->size());
     const std::string text = vocabulary->text(left) + vocabulary->text(right);
     if (text.size() > 12 || vocabulary->find(text)) continue;
     made.push_back(vocabulary->size());
@@ -47,12 +47,12 @@ RC_GTEST_PROP(Bpe, AgreesWithTheDefinition, ()) {
     merges.emplace_back(left, right);
   }
   const Bpe bpe(vocabulary, merges, BpeOptions{}, "test");
-  const auto length = *rc::gen::inRange<std::size_t>(0, 100);
-  const auto word = *rc::gen::container<std::string>(length, rc::gen::element('a', 'b', 'c'));
+  const auto length = test::draw<std::size_t>(0, 100);
+  const auto word = test::draw_text("abc", length);
   std::vector<TokenId> ids, start;
   bpe.encode_whole(word, ids);
   for (const char letter : word) start.push_back(letter - 'a');
-  RC_ASSERT(ids == by_definition(start, merges, made));
+  HOLDS(ids == by_definition(start, merges, made));
 }
 
 TEST(Bpe, UnknownCharacters) {

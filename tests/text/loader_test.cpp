@@ -2,12 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <map>
 #include <thread>
 
 #include "base/files.hpp"
+#include "support/property.hpp"
 #include "support/support.hpp"
 #include "text/build_data_set.hpp"
 #include "text/byte_tokenizer.hpp"
@@ -71,15 +71,15 @@ TEST(Loader, EachEpochVisitsEverySampleOnce) {
   Sets sets;
   const std::vector<fs::path> paths{sets.make(30, 1), sets.make(100, 64), sets.make(200, 500),
                                     sets.make(150, 10'000)};
-  rc::check("for any sequence length, seed and shard size", [&] {
-    const fs::path path = *rc::gen::elementOf(paths);
-    const auto length = static_cast<std::size_t>(*rc::gen::inRange(1, 60));
-    const auto seed = *rc::gen::arbitrary<std::uint64_t>();
+  test::check_property("for any sequence length, seed and shard size", [&] {
+    const fs::path path = test::draw_from(paths);
+    const auto length = static_cast<std::size_t>(test::draw(1, 60));
+    const auto seed = test::draw_bits();
     const Loader loader(options_of(path, static_cast<std::int64_t>(length), seed));
     const auto tokens = all_tokens(path);
-    RC_ASSERT(loader.tokens() == tokens.size());
+    HOLDS(loader.tokens() == tokens.size());
     const std::uint64_t n = loader.samples_per_epoch();
-    RC_ASSERT(n == (tokens.size() - 1) / length);
+    HOLDS(n == (tokens.size() - 1) / length);
     std::multiset<std::vector<TokenId>> expected;
     for (std::size_t i = 0; i < n; ++i)
       expected.emplace(tokens.begin() + static_cast<std::ptrdiff_t>(i * length),
@@ -92,28 +92,28 @@ TEST(Loader, EachEpochVisitsEverySampleOnce) {
         const auto at = batch.tokens.begin() + static_cast<std::ptrdiff_t>(row * (length + 1));
         seen.emplace(at, at + static_cast<std::ptrdiff_t>(length + 1));
       }
-      RC_ASSERT(seen == expected);
+      HOLDS(seen == expected);
       orders.push_back(batch.tokens);
     }
-    if (n > 20) RC_ASSERT(orders[0] != orders[1] && orders[1] != orders[2]);  // reshuffled
+    if (n > 20) HOLDS(orders[0] != orders[1] && orders[1] != orders[2]);  // reshuffled
   });
 }
 
 TEST(Loader, SamplesDoNotDependOnHowTheyAreAskedFor) {
   Sets sets;
   const fs::path a = sets.make(150), b = sets.make(60, 1000, 'z');
-  rc::check("one by one, in blocks, from anywhere", [&] {
-    LoaderOptions options = options_of(a, 16, *rc::gen::arbitrary<std::uint64_t>());
+  test::check_property("one by one, in blocks, from anywhere", [&] {
+    LoaderOptions options = options_of(a, 16, test::draw_bits());
     options.sources.push_back({b, 0.5});
     const Loader loader(options), again(options);
-    const auto first = *rc::gen::inRange<std::uint64_t>(0, 1'000'000);
-    const auto rows = *rc::gen::inRange<std::int64_t>(1, 40);
+    const auto first = test::draw<std::uint64_t>(0, 1'000'000);
+    const auto rows = test::draw<std::int64_t>(1, 40);
     const TokenBatch batch = loader.get(first, rows);
     for (std::int64_t row = rows - 1; row >= 0; --row) {
       const TokenBatch one = again.get(first + static_cast<std::uint64_t>(row), 1);
       const auto at = static_cast<std::ptrdiff_t>(row * 17);
-      RC_ASSERT(std::equal(one.tokens.begin(), one.tokens.end(), batch.tokens.begin() + at));
-      RC_ASSERT(std::equal(one.documents.begin(), one.documents.end(), batch.documents.begin() + at));
+      HOLDS(std::equal(one.tokens.begin(), one.tokens.end(), batch.tokens.begin() + at));
+      HOLDS(std::equal(one.documents.begin(), one.documents.end(), batch.documents.begin() + at));
     }
   });
 }

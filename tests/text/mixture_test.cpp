@@ -1,12 +1,12 @@
 #include "text/mixture.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <cmath>
 #include <numeric>
 
 #include "base/error.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -42,13 +42,13 @@ TEST(Mixture, KnownShares) {
   }
 }
 
-RC_GTEST_PROP(Mixture, ErrorStaysUnderOneSample, ()) {
-  const auto raw = *rc::gen::nonEmpty(rc::gen::container<std::vector<int>>(rc::gen::inRange(1, 100000)));
-  const bool odd = *rc::gen::arbitrary<bool>();  // shares that fit no small denominator
+PROPERTY(Mixture, ErrorStaysUnderOneSample) {
+  const auto raw = test::draw_list(1 + test::draw_length(), [] { return test::draw(1, 100000); });
+  const bool odd = test::draw_bool();  // shares that fit no small denominator
   std::vector<double> weights;
   for (const int w : raw)
     if (!odd || weights.size() < 6) weights.push_back(odd ? std::sqrt(w) : w % 20 + 1);
-  RC_ASSERT(worst_error(Mixture(weights), weights, 600) < 1);
+  HOLDS(worst_error(Mixture(weights), weights, 600) < 1);
 }
 
 TEST(Mixture, WrongWeights) {

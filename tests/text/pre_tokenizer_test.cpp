@@ -1,9 +1,9 @@
 #include "text/pre_tokenizer.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include "base/error.hpp"
+#include "support/property.hpp"
 
 namespace sinew {
 namespace {
@@ -80,12 +80,13 @@ TEST(PreTokenizer, RefusesWhatItDoesNotKnow) {
   EXPECT_THROW(cut(json.c_str(), "a"), UserError);
 }
 
-RC_GTEST_PROP(PreTokenizer, IsolatedPiecesAreTheText, (const std::string& bytes)) {
+PROPERTY(PreTokenizer, IsolatedPiecesAreTheText) {
+  const std::string bytes = test::draw_bytes();
   std::string joined;
   for (const auto& piece :
        cut(R"({"type":"Split","pattern":{"Regex":"\\s*\\w+|x*"},"behavior":"Isolated"})", bytes))
     joined += piece;
-  RC_ASSERT(joined == bytes);
+  HOLDS(joined == bytes);
 }
 
 }  // namespace sinew

@@ -1,7 +1,7 @@
 #include "text/split_plan.hpp"
+#include "support/property.hpp"
 
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <cmath>
 #include <string>
@@ -23,9 +23,9 @@ double held_out(const SplitPlan& plan, const std::vector<std::string>& texts) {
   return bytes;
 }
 
-RC_GTEST_PROP(SplitPlan, HoldsOutWhatWasAskedFor, ()) {
-  const auto sizes = *rc::gen::nonEmpty(rc::gen::container<std::vector<int>>(rc::gen::inRange(40, 60000)));
-  const double fraction = *rc::gen::inRange(1, 51) / 100.0;
+PROPERTY(SplitPlan, HoldsOutWhatWasAskedFor) {
+  const auto sizes = test::draw_list(1 + test::draw_length(), [] { return test::draw(40, 60000); });
+  const double fraction = test::draw(1, 51) / 100.0;
   std::vector<std::string> texts;
   std::vector<SplitPlan::Seen> documents;
   double total = 0;
@@ -39,9 +39,9 @@ RC_GTEST_PROP(SplitPlan, HoldsOutWhatWasAskedFor, ()) {
   }
   const double target = std::max(fraction * total, std::min(total / 10, 16384.0));
   const double held = held_out(SplitPlan::of_all(documents, fraction), texts);
-  RC_ASSERT(held >= 0.3 * target);
-  RC_ASSERT(held <= 1.25 * target + 1);
-  RC_ASSERT(held < total);
+  HOLDS(held >= 0.3 * target);
+  HOLDS(held <= 1.25 * target + 1);
+  HOLDS(held < total);
 }
 
 TEST(SplitPlan, OneLineCorpusIsCutBetweenCharacters) {
