@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include "kernels/kernel_support.hpp"
-#include "support/property.hpp"
 
 namespace sinew {
 namespace {

@@ -1,10 +1,10 @@
 // The pure parts of `sinew bench lean`: networks of equal work, and the law that turns losses into compute.
 #include <gtest/gtest.h>
-#include <rapidcheck/gtest.h>
 
 #include <cmath>
 
 #include "base/error.hpp"
+#include "support/property.hpp"
 #include "train/lean_fit.hpp"
 #include "train/lean_models.hpp"
 #include "train/lean_report.hpp"
@@ -53,18 +53,16 @@ std::vector<LossPoint> points_of(const PowerLaw& law, std::initializer_list<doub
   return points;
 }
 
-RC_GTEST_PROP(LeanFit, FindsThePowerLawItsPointsAreOf, ()) {
-  const auto within = [](double low, double high) {
-    return low + (high - low) * *rc::gen::inRange(0, 1000) / 1000;
-  };
+PROPERTY(LeanFit, FindsThePowerLawItsPointsAreOf) {
+  const auto within = [](double low, double high) { return low + (high - low) * test::draw(0, 1000) / 1000; };
   const PowerLaw law{
       .floor = within(0.5, 3), .scale = within(0.5, 2), .exponent = within(0.1, 0.8), .reference = 1e13};
   const auto points = points_of(law, {2e12, 4e12, 1e13, 2e13, 8e13});
   const PowerLaw fit = fit_power_law(points);
-  RC_ASSERT(fit.rms < 1e-5);
-  RC_ASSERT(std::abs(fit.exponent / law.exponent - 1) < 0.02);
+  HOLDS(fit.rms < 1e-5);
+  HOLDS(std::abs(fit.exponent / law.exponent - 1) < 0.02);
   const double wanted = 1.7e13, found = fit.compute(law.loss(wanted)).value();
-  RC_ASSERT(std::abs(found / wanted - 1) < 1e-3);
+  HOLDS(std::abs(found / wanted - 1) < 1e-3);
 }
 
 TEST(LeanFit, ThreePointsGetALawWithoutFloorAndTwoGoThroughBoth) {

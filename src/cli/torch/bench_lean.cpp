@@ -81,14 +81,14 @@ void add_bench_lean(Command bench) {
       "  sinew bench lean --data books/ --sizes 64x4,128x5 --dense-sizes 160x6 --seeds 2 --tokens 2000000\n"
       "  sinew bench lean --data books/ --report --json");
   command.add_option("--data", o->data,
-                      "Text files and folders, or one data set of `sinew data` (default out/demo/data)");
+                     "Text files and folders, or one data set of `sinew data` (default out/demo/data)");
   command.add_option("--out", o->out, "Folder of everything (default out/lean)");
   command.add_option("--kinds", o->kinds, "dense, fine, top2 (default all)").delimiter(',');
   command.add_option("--sizes", o->sizes, "HIDDENxLAYERS of every kind (default 64x4,96x4,128x5)")
       .delimiter(',');
   command
       .add_option("--dense-sizes", o->dense_sizes,
-                   "Further sizes of dense networks, for the law, or none (default 32x4,160x6,192x8)")
+                  "Further sizes of dense networks, for the law, or none (default 32x4,160x6,192x8)")
       .delimiter(',');
   command.add_option("--seeds", o->lean.seeds, "Runs of each, with seeds from 1")
       .range(1, 1000)
@@ -96,9 +96,7 @@ void add_bench_lean(Command bench) {
   command.add_option("--tokens", o->lean.tokens, "Of each run, in whole batches")
       .range(std::int64_t{1}, std::int64_t{1} << 40)
       .capture_default_str();
-  command.add_option("--batch", o->lean.batch, "Sequences of a step")
-      .range(1, 65536)
-      .capture_default_str();
+  command.add_option("--batch", o->lean.batch, "Sequences of a step").range(1, 65536).capture_default_str();
   command.add_option("--sequence", o->lean.sequence, "Tokens of a sequence")
       .range(8, 65536)
       .capture_default_str();
@@ -107,17 +105,12 @@ void add_bench_lean(Command bench) {
       .capture_default_str();
   command
       .add_option("--lr", o->lean.lr,
-                   "Peak learning rate at hidden 64, for every kind; falls as the root of hidden")
+                  "Peak learning rate at hidden 64, for every kind; falls as the root of hidden")
       .range(1e-6, 1.0)
       .capture_default_str();
-  command.add_option("--dtype", o->lean.dtype, "bf16 or fp32")
-      .one_of({"bf16", "fp32"})
-      .capture_default_str();
-  command.add_option("--jobs", o->lean.jobs, "Runs at a time (default: cores over threads)")
-      .range(1, 1024);
-  command.add_option("--threads", o->lean.threads, "Threads of a run")
-      .range(1, 1024)
-      .capture_default_str();
+  command.add_option("--dtype", o->lean.dtype, "bf16 or fp32").one_of({"bf16", "fp32"}).capture_default_str();
+  command.add_option("--jobs", o->lean.jobs, "Runs at a time (default: cores over threads)").range(1, 1024);
+  command.add_option("--threads", o->lean.threads, "Threads of a run").range(1, 1024).capture_default_str();
   command.add_flag("--report", o->report, "Train nothing: tables and picture of the runs that are finished");
   command.add_flag("--json", o->json, "Print the result as JSON");
   command.callback([o] { run(*o); });

@@ -248,11 +248,10 @@ void add_bench_train(Command bench) {
   command.add_option("--experts", options->experts, "Experts to choose from instead of the preset's")
       .range(1, 4096);
   command.add_option("--steps", options->steps, "Measured steps (default 5)").range(1, 1000000);
-  command.add_option("--warmup", options->warmup, "Steps before them (default 2)")
-      .range(0, 1000000);
+  command.add_option("--warmup", options->warmup, "Steps before them (default 2)").range(0, 1000000);
   command.add_flag("--json", options->json, "One JSON line a measurement");
   command.add_flag("!--no-routing", options->routing,
-                    "Leave out the comparison of an MoE layer with a dense one");
+                   "Leave out the comparison of an MoE layer with a dense one");
   command.add_flag("--layer-only", options->layer_only, "Only that comparison, without a network around it");
   command.callback([options] { run(*options); });
   add_layouts(bench);
