@@ -1,4 +1,4 @@
-// Memory of mapped files that has done its service.
+// What the system is told about the memory of mapped files.
 #pragma once
 
 #include <cstddef>

@@ -17,6 +17,7 @@
 #include "storage/checkpoint.hpp"
 #include "text/bpe_training.hpp"
 #include "text/build_data_set.hpp"
+#include "train/run_directory.hpp"
 
 extern char** environ;  // NOLINT: POSIX
 
@@ -123,14 +124,6 @@ int run_program(const std::vector<std::string>& arguments, const std::vector<std
   while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-std::string last_line(const fs::path& log) {
-  std::ifstream file(log);
-  std::string line, last;
-  while (std::getline(file, line))
-    if (!line.empty()) last = line;
-  return last;
 }
 
 struct Finished {

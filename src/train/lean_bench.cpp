@@ -90,14 +90,6 @@ Json last_metrics(const fs::path& run) {
   return last;
 }
 
-std::string last_line(const fs::path& log) {
-  std::ifstream file(log);
-  std::string line, last;
-  while (std::getline(file, line))
-    if (!line.empty()) last = line;
-  return last;
-}
-
 // One child process.
 class Child {
  public:

@@ -4,6 +4,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <fstream>
+
 #include "base/error.hpp"
 #include "base/files.hpp"
 
@@ -49,6 +51,14 @@ RunDirectory::RunDirectory(fs::path root, Mode mode) : root_(std::move(root)) {
 
 RunDirectory::~RunDirectory() {
   if (lock_ >= 0) ::close(lock_);
+}
+
+std::string last_line(const fs::path& log) {
+  std::ifstream file(log);
+  std::string line, last;
+  while (std::getline(file, line))
+    if (!line.empty()) last = line;
+  return last;
 }
 
 }  // namespace sinew

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 namespace sinew {
 
@@ -31,5 +32,8 @@ class RunDirectory {
 
 // Whether `root` holds a run's files.
 bool holds_run(const std::filesystem::path& root);
+
+// The last line of a file that is not empty: what a process that failed said. "" where there is none.
+std::string last_line(const std::filesystem::path& log);
 
 }  // namespace sinew
