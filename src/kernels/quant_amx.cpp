@@ -6,6 +6,7 @@
 #include "kernels/amx_tiles.hpp"
 #include "kernels/quant_isa_tables.hpp"
 #include "kernels/quant_simd.hpp"
+#include "kernels/unit_list.hpp"
 
 namespace sinew {
 namespace {
@@ -14,12 +15,14 @@ constexpr index_t kTileBytes = 1024;
 
 // Tiles 0..3: the products of two groups of tokens with two of rows, [2][2][16 tokens][16 rows].
 [[gnu::always_inline]] inline void multiply_two(const std::int8_t* a0, const std::int8_t* a1,
-                                                const std::int8_t* b, index_t apart, index_t steps) {
+                                                const std::int8_t* b, index_t apart, index_t steps,
+                                                FetchInParts& ahead) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
   for (index_t s = 0; s < steps * kTileBytes; s += kTileBytes) {
+    ahead.part();
     _tile_loadd(6, b + s, 64);
     _tile_loadd(4, a0 + s, 64);
     _tile_loadd(7, b + apart + s, 64);
@@ -31,10 +34,12 @@ constexpr index_t kTileBytes = 1024;
   }
 }
 
-[[gnu::always_inline]] inline void multiply_one(const std::int8_t* a, const std::int8_t* b, index_t steps) {
+[[gnu::always_inline]] inline void multiply_one(const std::int8_t* a, const std::int8_t* b, index_t steps,
+                                                FetchInParts& ahead) {
   _tile_zero(0);
   _tile_zero(1);
   for (index_t s = 0; s < steps * kTileBytes; s += kTileBytes) {
+    ahead.part();
     _tile_loadd(4, a + s, 64);
     _tile_loadd(6, b + s, 64);
     _tile_loadd(7, b + 16 * kSpan + s, 64);
@@ -69,7 +74,8 @@ template <bool First>
 }
 
 void product_tiles(const std::int8_t* a, index_t stride, index_t groups, index_t steps, const std::int8_t* b,
-                   const float* b_scale, const float* scale, const std::int32_t*, float* acc, bool first) {
+                   const float* b_scale, const float* scale, const std::int32_t*, float* acc, bool first,
+                   Fetch ahead) {
   alignas(64) std::int32_t sums[1024];
   const Vf low = load(b_scale), high = load(b_scale + 16);
   const auto add = [&](index_t from, index_t count) {
@@ -83,14 +89,15 @@ void product_tiles(const std::int8_t* a, index_t stride, index_t groups, index_t
   };
   // While the tiles work on two groups, vectors add up the two before: their sums are read before the new
   // ones are written, since a read behind a waiting write of the same low address bits would wait too.
+  FetchInParts fetching(ahead, units(groups, 2) * steps);
   index_t g = 0;
   for (; g + 2 <= groups; g += 2) {
-    multiply_two(a + g * stride, a + (g + 1) * stride, b, 16 * kSpan, steps);
+    multiply_two(a + g * stride, a + (g + 1) * stride, b, 16 * kSpan, steps, fetching);
     if (g > 0) add(g - 2, 2);
     store_two(sums);
   }
   if (groups % 2 != 0) {
-    multiply_one(a + g * stride, b, steps);
+    multiply_one(a + g * stride, b, steps, fetching);
     if (g > 0) add(g - 2, 2);
     store_one(sums);
     add(g, 1);
@@ -154,8 +161,7 @@ void product_unpacking(const std::int8_t* a, index_t stride, index_t groups, ind
   const bool two = coming.second != nullptr;
   const SpanUnpacker<F, 0> high(two ? coming.second : coming.tiles, coming.cols, coming.span, 0,
                                 coming.codes + 16 * kSpan, coming.scale + kPackedRows);
-  const std::byte* ahead = coming.ahead;
-  const std::size_t some = (static_cast<std::size_t>(coming.lines) + 31) / 32;
+  FetchInParts ahead(coming.ahead, steps * 8);
   for (index_t step = 0; step < kSpan / 64; ++step) {
     const auto n = static_cast<std::size_t>(step) * 2;
     if (step >= steps) {
@@ -167,7 +173,7 @@ void product_unpacking(const std::int8_t* a, index_t stride, index_t groups, ind
     }
     // Piece N of 8: 16 columns of a tile.
     const auto piece = [&]<unsigned N>() __attribute__((always_inline)) {
-      for (std::size_t i = 0; i < some; ++i, ahead += 64) __builtin_prefetch(ahead, 0, 2);
+      ahead.part();
       if constexpr (N / 2 % 2 == 0)
         low.template half_chunk<N % 2>(n + N / 4);
       else
@@ -209,8 +215,9 @@ void product_unpacking(const std::int8_t* a, index_t stride, index_t groups, ind
 
 void multiply_all(const std::int8_t* a, index_t stride, index_t groups, index_t steps, const std::int8_t* b,
                   std::int32_t* sums) {
+  FetchInParts nothing({}, 1);
   for (index_t g = 0; g + 2 <= groups; g += 2) {
-    multiply_two(a + g * stride, a + (g + 1) * stride, b, steps * kTileBytes, steps);
+    multiply_two(a + g * stride, a + (g + 1) * stride, b, steps * kTileBytes, steps, nothing);
     store_two(sums + g * 512);
   }
 }

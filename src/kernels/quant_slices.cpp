@@ -19,15 +19,10 @@ class Ahead {
     lines_ = (lines(slice) + parts - 1) / parts;
     at_ = slice.data() + part * lines_ * 64;
   }
-  index_t size() const { return lines_; }
-  const std::byte* next() {
-    const std::byte* const part = at_;
+  Fetch next() {
+    const Fetch part{at_, lines_};
     at_ += lines_ * 64;
     return part;
-  }
-  void fetch() {
-    const std::byte* const part = next();
-    for (index_t i = 0; i < lines_; ++i) __builtin_prefetch(part + i * 64, 0, 2);
   }
 
  private:
@@ -51,11 +46,11 @@ void unpack(const QuantKernels& kernels, const SliceJob& job, index_t span) {
 }
 
 void product(const QuantKernels& kernels, const TiledBatch& x, const SliceJob& job, index_t span,
-             index_t first, index_t held) {
+             index_t first, index_t held, Ahead& ahead) {
   const index_t place = span * x.groups * 16 + first * 16;
   kernels.product(x.at(span, first), x.steps(span) * 1024, held, x.steps(span), job.codes + 2 * span * kHalf,
                   job.scale + span * kSliceRows, x.scale + place, x.sums + place,
-                  job.acc + (job.keep_acc ? first * 16 * kSliceRows : 0), span == 0);
+                  job.acc + (job.keep_acc ? first * 16 * kSliceRows : 0), span == 0, ahead.next());
 }
 
 // The same of the first groups while span `next` of job `other` is unpacked.
@@ -69,8 +64,7 @@ void product_while(const QuantKernels& kernels, const TiledBatch& x, const Slice
                             next,
                             other.codes + 2 * next * kHalf,
                             other.scale + next * kSliceRows,
-                            ahead.next(),
-                            ahead.size()};
+                            ahead.next()};
   kernels.product_while(x.at(span, 0), x.steps(span) * 1024, held, x.steps(span),
                         job.codes + 2 * span * kHalf, job.scale + span * kSliceRows,
                         x.scale + span * x.groups * 16, job.acc, span == 0, coming);
@@ -99,8 +93,7 @@ index_t detail::multiply_first(const QuantKernels& kernels, const TiledBatch& x,
     if (kernels.product_while != nullptr && more) {
       product_while(kernels, x, here, span, held, there, next, ahead[job]);
     } else {
-      ahead[job].fetch();
-      product(kernels, x, here, span, 0, held);
+      product(kernels, x, here, span, 0, held, ahead[job]);
       if (more) unpack(kernels, there, next);
     }
     span = next;
@@ -115,10 +108,7 @@ void detail::multiply_more(const QuantKernels& kernels, const TiledBatch& x, std
   Ahead ahead[2] = {{jobs.front().coming, lot * spans(x.cols), parts},
                     {jobs.back().coming, lot * spans(x.cols), parts}};
   for (index_t s = 0; s < spans(x.cols); ++s)
-    for (std::size_t j = 0; j < jobs.size(); ++j) {
-      ahead[j].fetch();
-      product(kernels, x, jobs[j], s, first, held);
-    }
+    for (std::size_t j = 0; j < jobs.size(); ++j) product(kernels, x, jobs[j], s, first, held, ahead[j]);
 }
 
 }  // namespace sinew

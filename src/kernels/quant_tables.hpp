@@ -25,6 +25,13 @@ struct QuantRow {
   std::int32_t* sums = nullptr;  // [padded_cols(cols) / 16]: of 16 q each
 };
 
+// Memory to be fetched into the second-level cache during a product, a little at a time: many lines asked for
+// at once would make its own operands wait.
+struct Fetch {
+  const std::byte* at = nullptr;
+  index_t lines = 0;  // of 64 bytes
+};
+
 // A span of two tiles to be brought to 8 bits, and memory to be fetched meanwhile.
 struct SpanToUnpack {
   BlockFormat format;
@@ -32,8 +39,7 @@ struct SpanToUnpack {
   index_t cols, span;
   std::int8_t* codes;  // [2][16 * kSpan]
   float* scale;        // [32]
-  const std::byte* ahead;
-  index_t lines;  // of 64 bytes, into the second-level cache
+  Fetch ahead;
 };
 
 struct QuantKernels {
@@ -51,14 +57,15 @@ struct QuantKernels {
   // rows (at b and b + 16 * kSpan). a: for each group steps of 64 columns of [16 tokens][64], groups `stride`
   // bytes apart. scale, sum [16 * groups]: of each token in this span.
   void (*product)(const std::int8_t* a, index_t stride, index_t groups, index_t steps, const std::int8_t* b,
-                  const float* b_scale, const float* scale, const std::int32_t* sum, float* acc, bool first);
+                  const float* b_scale, const float* scale, const std::int32_t* sum, float* acc, bool first,
+                  Fetch ahead);
   // product() of up to 3 groups while `coming` is unpacked: the tiles multiply as vectors unpack. Null
   // without tiles.
   void (*product_while)(const std::int8_t* a, index_t stride, index_t groups, index_t steps,
                         const std::int8_t* b, const float* b_scale, const float* scale, float* acc,
                         bool first, const SpanToUnpack& coming);
-  // sums [groups, 32 * 16] of bare products over any number of steps; b and b + 1024 * steps; groups even.
-  // Null without tiles.
+  // sums [groups, 32 * 16] of bare products over any number of steps, in an order of the set's own; b and
+  // b + 1024 * steps; groups even. What the peak is measured with.
   void (*multiply)(const std::int8_t* a, index_t stride, index_t groups, index_t steps, const std::int8_t* b,
                    std::int32_t* sums);
   // silu(gate) * up into gate.

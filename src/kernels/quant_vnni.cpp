@@ -6,7 +6,7 @@
 namespace sinew {
 
 const QuantKernels quant_vnni = {quantize_row, dot_tiles, unpack_span<128>, product,  nullptr,
-                                 nullptr,      swiglu,    add_scaled,       no_tiles, no_tiles};
+                                 multiply,     swiglu,    add_scaled,       no_tiles, no_tiles};
 
 }  // namespace sinew
 #endif

@@ -97,27 +97,13 @@ void multiply_many(const QuantKernels& kernels, int times) {
   const auto bytes = [](index_t n) { return static_cast<std::size_t>(n); };
   auto* const a = frame.take<std::int8_t>(bytes(kGroups * 16 * kDeep));
   auto* const b = frame.take<std::int8_t>(bytes(kWide * kDeep));
-  auto* const sums = frame.take<std::int32_t>(bytes(kGroups * 16));
-  auto* const scale = frame.take<float>(bytes(kGroups * 16));
-  auto* const acc = frame.take<float>(bytes(kGroups * 16 * 32));
-  float b_scale[32];
-  std::fill_n(b_scale, 32, 1.0F);
+  auto* const sums = frame.take<std::int32_t>(bytes(kGroups * 16 * 32));
   std::memset(a, 3, bytes(kGroups * 16 * kDeep));
   std::memset(b, 5, bytes(kWide * kDeep));
-  std::fill_n(sums, kGroups * 16, 3 * static_cast<std::int32_t>(kSpan));
-  std::fill_n(scale, kGroups * 16, 1.0F);
   kernels.begin();
   for (int i = 0; i < times; ++i)
-    for (index_t column = 0; column < kWide; column += 32) {
-      const std::int8_t* const panel = b + column * kDeep;
-      if (kernels.multiply != nullptr) {
-        kernels.multiply(a, kDeep * 16, kGroups, kDeep / 64, panel, reinterpret_cast<std::int32_t*>(acc));
-        continue;
-      }
-      for (index_t s = 0; s < kDeep; s += kSpan)
-        kernels.product(a + s * 16, kDeep * 16, kGroups, kSpan / 64, panel + s * 32, b_scale, scale, sums,
-                        acc, s == 0);
-    }
+    for (index_t column = 0; column < kWide; column += 32)
+      kernels.multiply(a, kDeep * 16, kGroups, kDeep / 64, b + column * kDeep, sums);
   kernels.end();
 }
 

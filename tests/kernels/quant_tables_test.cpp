@@ -173,11 +173,11 @@ TEST(QuantKernels, ProductsOfUnpackedSpansAreExact) {
         std::fill_n(acc.data(), groups * 16 * 32, 1.0F);
         kernels.begin();
         kernels.product(a.data(), 16 * kSpan, groups, steps, b.data(), b_scale.data(), scale.data(),
-                        sum.data(), acc.data(), false);
+                        sum.data(), acc.data(), false, {});
         const std::vector<float> got(acc.data(), acc.data() + groups * 16 * 32);
         EXPECT_LT(test::relative_error(got, want), 1e-6) << isa_name(isa);
         kernels.product(a.data(), 16 * kSpan, groups, steps, b.data(), b_scale.data(), scale.data(),
-                        sum.data(), acc.data(), true);
+                        sum.data(), acc.data(), true, {});
         kernels.end();
         for (double& w : want) w -= 1;
         const std::vector<float> fresh(acc.data(), acc.data() + groups * 16 * 32);
@@ -212,10 +212,16 @@ TEST(QuantKernels, UnpackingBesideProductsChangesNeither) {
             kernels.begin();
             kernels.product_while(a.data(), 16 * kSpan, groups, steps, b.data(), b_scale.data(), scale.data(),
                                   acc.data(), false,
-                                  {format, tiles.data(), second ? other : nullptr, cols, span, codes.data(),
-                                   made.data(), tiles.data(), 5});
+                                  {format,
+                                   tiles.data(),
+                                   second ? other : nullptr,
+                                   cols,
+                                   span,
+                                   codes.data(),
+                                   made.data(),
+                                   {tiles.data(), 5}});
             kernels.product(a.data(), 16 * kSpan, groups, steps, b.data(), b_scale.data(), scale.data(),
-                            nullptr, want.data(), false);
+                            nullptr, want.data(), false, {});
             kernels.end();
             kernels.unpack_span(format, tiles.data(), cols, span, want_codes.data(), want_made.data());
             kernels.unpack_span(format, other, cols, span, want_codes.data() + 16 * kSpan,
