@@ -44,7 +44,7 @@ double cross_entropy(Isa isa, index_t tokens, index_t n, index_t vocabulary, con
                     .b_transposed = true,
                     .c = logits,
                     .ldc = ld};
-  T* const forward_panels = frame.take<T>(size(right_size(forward)));
+  T* const forward_panels = frame.take<T>(size(right_size(isa, forward)));
   pack_right(isa, forward, forward_panels);
   forward.packed_b = forward_panels;
   const index_t ld_d = ld * static_cast<index_t>(sizeof(float) / sizeof(T));
@@ -52,7 +52,7 @@ double cross_entropy(Isa isa, index_t tokens, index_t n, index_t vocabulary, con
   T* d_logits = nullptr;
   if (d_hidden != nullptr) {
     d_logits = reinterpret_cast<T*>(logits);  // each row's gradient takes the place of its logits
-    T* const panels = frame.take<T>(size(right_size(backward)));
+    T* const panels = frame.take<T>(size(right_size(isa, backward)));
     pack_right(isa, backward, panels);
     backward.packed_b = panels;
   }

@@ -24,4 +24,17 @@ const GemmKernels<bf16>& gemm_kernels<bf16>([[maybe_unused]] Isa isa) {
   return gemm_bf16_scalar;
 }
 
+template <>
+const GemmKernels<float>& product_kernels<float>(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::amx) return gemm_fp32_amx;
+#endif
+  return gemm_kernels<float>(isa);
+}
+
+template <>
+const GemmKernels<bf16>& product_kernels<bf16>(Isa isa) {
+  return gemm_kernels<bf16>(isa);
+}
+
 }  // namespace sinew

@@ -30,6 +30,15 @@ constexpr index_t panel_size(index_t k) {  // elements
   return padded_k<T>(k) * kTile;
 }
 
+// Rows of a left operand in the form block() takes them; `step` elements further is the next of k.
+template <class T>
+struct Left {
+  const T* a;
+  index_t lda, step;
+
+  const T* at(index_t k) const { return a + k * step; }
+};
+
 template <class T>
 struct GemmKernels {
   // Around the use of block() on a thread: the tile registers are configured, and given back.
@@ -47,9 +56,29 @@ struct GemmKernels {
   // a and of c up to the next multiple of 16 are read and written: they must be there.
   void (*block)(const T* a, index_t lda, index_t rows, const T* panel, index_t k, float* c, index_t ldc,
                 bool accumulate);
+
+  // Kernels may have forms of their own. A panel's k is padded to a multiple of `step`, `row` elements hold
+  // one of it; where make_left is set it writes what block() takes for `a` (left() calls it): k needs no
+  // padding then.
+  index_t step = kStep<T>, row = kTile;
+  void (*make_left)(const T* a, index_t lda, index_t rows, index_t k, T* out) = nullptr;
+
+  index_t panel_size(index_t k) const { return round_up(k, step) * row; }
+  index_t left_size(index_t k) const { return make_left == nullptr ? 0 : panel_size(k); }
+  // `scratch`: left_size(k) elements, aligned to 64 bytes.
+  Left<T> left(const T* a, index_t lda, index_t rows, index_t k, T* scratch) const {
+    if (make_left == nullptr) return {a, lda, 1};
+    make_left(a, lda, rows, k, scratch);
+    return {scratch, 0, row};
+  }
 };
 
 template <class T>
 const GemmKernels<T>& gemm_kernels(Isa isa);
+
+// For products whose operands are used often enough to be worth a form of their own: the same but for fp32 on
+// AMX, where they are sums of bf16 numbers (gemm_fp32_amx.cpp).
+template <class T>
+const GemmKernels<T>& product_kernels(Isa isa);
 
 }  // namespace sinew

@@ -13,6 +13,7 @@ namespace {
 
 constexpr index_t kRows = 256;   // of A a task goes over
 constexpr index_t kPanels = 16;  // of B a task goes over: 512 KiB of bf16, held in the second-level cache
+constexpr index_t kSplitPanels = 10;  // the same of fp32 in three parts
 
 // A product in progress.
 template <class T>
@@ -27,8 +28,10 @@ struct Product {
   index_t pieces() const { return args.k == 0 ? 1 : (args.k + kDepth - 1) / kDepth; }
   index_t depth(index_t piece) const { return std::min(kDepth, args.k - piece * kDepth); }
   index_t panels() const { return round_up(args.n, kTile) / kTile; }
+  index_t most_panels() const { return gemm.row > kTile ? kSplitPanels : kPanels; }  // of a task
+  index_t most_depth() const { return std::min(kDepth, args.k); }
   const T* panel(index_t piece, index_t i) const {
-    return packed_b + piece * panels() * panel_size<T>(kDepth) + i * panel_size<T>(depth(piece));
+    return packed_b + piece * panels() * gemm.panel_size(kDepth) + i * gemm.panel_size(depth(piece));
   }
 };
 
@@ -54,7 +57,7 @@ struct Sums {
 };
 
 template <class T>
-void one_block(const Product<T>& p, index_t piece, index_t row, index_t panel, const T* a, index_t lda,
+void one_block(const Product<T>& p, index_t piece, index_t row, index_t panel, const Left<T>& left,
                const T* b, const Sums& sums) {
   const Matmul<T>& args = p.args;
   const bool second = args.split > 0 && row >= args.split;
@@ -65,10 +68,10 @@ void one_block(const Product<T>& p, index_t piece, index_t row, index_t panel, c
   float* const out =
       args.c == nullptr ? nullptr : (second ? args.c_second : args.c) + row_out * args.ldc + column;
   if (out != nullptr && rows % 16 == 0 && columns == kTile)
-    return p.gemm.block(a, lda, rows, b, k, out, args.ldc, piece > 0 || args.accumulate);
+    return p.gemm.block(left.a, left.lda, rows, b, k, out, args.ldc, piece > 0 || args.accumulate);
   alignas(64) float tile[kTile * kTile];
   if (out != nullptr) {
-    p.gemm.block(a, lda, rows, b, k, tile, kTile, false);
+    p.gemm.block(left.a, left.lda, rows, b, k, tile, kTile, false);
     for (index_t r = 0; r < rows; ++r)
       for (index_t j = 0; j < columns; ++j) {
         float& c = out[r * args.ldc + j];
@@ -78,7 +81,7 @@ void one_block(const Product<T>& p, index_t piece, index_t row, index_t panel, c
   }
   float* const sum = sums.data != nullptr ? sums.data : tile;
   const index_t ld = sums.data != nullptr ? sums.ld : kTile;
-  p.gemm.block(a, lda, rows, b, k, sum, ld, piece > 0);
+  p.gemm.block(left.a, left.lda, rows, b, k, sum, ld, piece > 0);
   if (piece + 1 < p.pieces()) return;
   if (p.past)
     p.vector.store_past(sum, ld, rows, columns, args.c_narrow + row * args.ldc + column, args.ldc);
@@ -89,9 +92,11 @@ void one_block(const Product<T>& p, index_t piece, index_t row, index_t panel, c
 
 template <class T>
 void task(const Product<T>& p, index_t row0, index_t panel0) {
-  const index_t row1 = std::min(row0 + kRows, p.args.m), panel1 = std::min(panel0 + kPanels, p.panels());
+  const index_t row1 = std::min(row0 + kRows, p.args.m),
+                panel1 = std::min(panel0 + p.most_panels(), p.panels());
   Workspace::Frame frame(thread_workspace());
-  T* const copy = frame.take<T>(static_cast<std::size_t>(kTile * padded_k<T>(std::min(kDepth, p.args.k))));
+  T* const copy = frame.take<T>(static_cast<std::size_t>(kTile * padded_k<T>(p.most_depth())));
+  T* const made = frame.take<T>(static_cast<std::size_t>(p.gemm.left_size(p.most_depth())));
   float* const own = p.args.c == nullptr && p.pieces() > 1
                          ? frame.take<float>(static_cast<std::size_t>(kRows * kPanels * kTile))
                          : nullptr;
@@ -99,12 +104,14 @@ void task(const Product<T>& p, index_t row0, index_t panel0) {
   for (index_t piece = 0; piece < p.pieces(); ++piece)
     for (index_t row = row0; row < row1; row += kTile) {
       index_t lda = 0;
-      const T* const a = a_block(p, piece, row, std::min(kTile, row1 - row), copy, lda);
+      const index_t rows = std::min(kTile, row1 - row);
+      const T* const a = a_block(p, piece, row, rows, copy, lda);
+      const Left<T> left = p.gemm.left(a, lda, rows, p.depth(piece), made);
       for (index_t panel = panel0; panel < panel1; ++panel) {
         const Sums sums{
             own != nullptr ? own + (row - row0) * kPanels * kTile + (panel - panel0) * kTile : nullptr,
             kPanels * kTile};
-        one_block(p, piece, row, panel, a, lda, p.panel(piece, panel), sums);
+        one_block(p, piece, row, panel, left, p.panel(piece, panel), sums);
       }
     }
   p.gemm.end();
@@ -143,9 +150,10 @@ void each(index_t count, const Body& body) {
 template <class T>
 void multiply(const Product<T>& p) {
   const index_t row_tasks = (p.args.m + kRows - 1) / kRows,
-                panel_tasks = (p.panels() + kPanels - 1) / kPanels;
+                panel_tasks = (p.panels() + p.most_panels() - 1) / p.most_panels();
   // A group of panels stays in the cache while the rows go by.
-  each(row_tasks * panel_tasks, [&](index_t i) { task(p, i % row_tasks * kRows, i / row_tasks * kPanels); });
+  each(row_tasks * panel_tasks,
+       [&](index_t i) { task(p, i % row_tasks * kRows, i / row_tasks * p.most_panels()); });
 }
 
 // All panels.
@@ -167,18 +175,19 @@ struct Part {
 // piece of k go by. Those, and the part of C, stay in the second. `packed_b`: memory for one piece's panels,
 // which are then packed here, or null: they are in p.packed_b.
 template <class T>
-void strips(const Product<T>& p, const Part& part, T* a, T* packed_b) {
+void strips(const Product<T>& p, const Part& part, T* a, T* made, T* packed_b) {
   const Sums sums{p.sums, round_up(p.args.n, kTile)};
   for (index_t piece = 0; piece < p.pieces(); ++piece) {
-    const index_t lda = padded_k<T>(p.depth(piece)), panel_elements = lda * kTile;
+    const index_t depth = p.depth(piece), panel_elements = p.gemm.panel_size(depth);
     for (index_t panel = part.panel0; panel < part.panel1 && packed_b != nullptr; ++panel)
       pack_panel(p, piece, panel, packed_b + (panel - part.panel0) * panel_elements);
     for (index_t strip = part.strip0; strip < part.strip1; ++strip) {
       const index_t row = strip * kTile;
       pack_rows(p, piece, row, a);
+      const Left<T> left = p.gemm.left(a, padded_k<T>(depth), std::min(kTile, p.args.m - row), depth, made);
       for (index_t panel = part.panel0; panel < part.panel1; ++panel)
         one_block(
-            p, piece, row, panel, a, lda,
+            p, piece, row, panel, left,
             packed_b != nullptr ? packed_b + (panel - part.panel0) * panel_elements : p.panel(piece, panel),
             {p.sums != nullptr ? p.sums + row * sums.ld + panel * kTile : nullptr, sums.ld});
     }
@@ -192,15 +201,18 @@ constexpr index_t kStrips = 12;  // by kPanels of C: 768 KiB of fp32
 template <class T>
 void strips_in_cache(const Product<T>& p, const Part& part) {
   Workspace::Frame frame(thread_workspace());
-  const auto depth = static_cast<std::size_t>(padded_k<T>(std::min(kDepth, p.args.k)));
-  T* const a = frame.take<T>(kTile * depth);
-  T* const packed_b = p.packed_b == nullptr ? frame.take<T>(kPanels * kTile * depth) : nullptr;
+  const index_t depth = p.most_depth(), panels = p.most_panels();
+  T* const a = frame.take<T>(static_cast<std::size_t>(kTile * padded_k<T>(depth)));
+  T* const made = frame.take<T>(static_cast<std::size_t>(p.gemm.left_size(depth)));
+  T* const packed_b = p.packed_b == nullptr
+                          ? frame.take<T>(static_cast<std::size_t>(panels * p.gemm.panel_size(depth)))
+                          : nullptr;
   const index_t step = p.pieces() > 2 ? kStrips : part.strip1 - part.strip0;
   p.gemm.begin();
-  for (index_t panel = part.panel0; panel < part.panel1; panel += kPanels)
+  for (index_t panel = part.panel0; panel < part.panel1; panel += panels)
     for (index_t strip = part.strip0; strip < part.strip1; strip += step)
-      strips(p, {strip, std::min(part.strip1, strip + step), panel, std::min(part.panel1, panel + kPanels)},
-             a, packed_b);
+      strips(p, {strip, std::min(part.strip1, strip + step), panel, std::min(part.panel1, panel + panels)}, a,
+             made, packed_b);
   p.gemm.end();
 }
 
@@ -212,7 +224,7 @@ void multiply_transposed(Isa isa, Product<T>& p) {
   Workspace::Frame frame(thread_workspace());
   const index_t count = round_up(p.args.m, kTile) / kTile, threads = loop_threads();
   if (threads > kFew) {
-    T* const packed_b = frame.take<T>(static_cast<std::size_t>(right_size(p.args)));
+    T* const packed_b = frame.take<T>(static_cast<std::size_t>(right_size(isa, p.args)));
     pack_right(isa, p.args, packed_b);
     p.packed_b = packed_b;
   }
@@ -230,14 +242,14 @@ void multiply_transposed(Isa isa, Product<T>& p) {
 }  // namespace
 
 template <class T>
-index_t right_size(const Matmul<T>& args) {
+index_t right_size(Isa isa, const Matmul<T>& args) {
   const index_t pieces = args.k == 0 ? 1 : (args.k + kDepth - 1) / kDepth;
-  return pieces * (round_up(args.n, kTile) / kTile) * panel_size<T>(kDepth);
+  return pieces * (round_up(args.n, kTile) / kTile) * product_kernels<T>(isa).panel_size(kDepth);
 }
 
 template <class T>
 void pack_right(Isa isa, const Matmul<T>& args, T* out) {
-  Product<T> p{.gemm = gemm_kernels<T>(isa), .vector = vector_kernels<T>(isa), .args = args};
+  Product<T> p{.gemm = product_kernels<T>(isa), .vector = vector_kernels<T>(isa), .args = args};
   p.packed_b = out;
   pack<T>(p, out);
 }
@@ -246,12 +258,12 @@ template <class T>
 void matmul(Isa isa, const Matmul<T>& args) {
   if (args.m <= 0 || args.n <= 0) return;
   Workspace::Frame frame(thread_workspace());
-  Product<T> p{.gemm = gemm_kernels<T>(isa), .vector = vector_kernels<T>(isa), .args = args};
+  Product<T> p{.gemm = product_kernels<T>(isa), .vector = vector_kernels<T>(isa), .args = args};
   if (!args.a_transposed) {
     p.past = args.c_narrow != nullptr && !args.accumulate &&
              args.m * args.n * static_cast<index_t>(sizeof(T)) >= kPastCaches;
     T* const own =
-        args.packed_b == nullptr ? frame.take<T>(static_cast<std::size_t>(right_size(args))) : nullptr;
+        args.packed_b == nullptr ? frame.take<T>(static_cast<std::size_t>(right_size(isa, args))) : nullptr;
     if (own != nullptr) pack_right(isa, args, own);
     p.packed_b = own != nullptr ? own : args.packed_b;
     return multiply(p);
@@ -260,7 +272,7 @@ void matmul(Isa isa, const Matmul<T>& args) {
 }
 
 #define SINEW_MATMUL(T)                                \
-  template index_t right_size(const Matmul<T>&);       \
+  template index_t right_size(Isa, const Matmul<T>&);  \
   template void pack_right(Isa, const Matmul<T>&, T*); \
   template void matmul(Isa, const Matmul<T>&);
 SINEW_MATMUL(float)

@@ -34,7 +34,7 @@ struct Matmul {
 
 // Panels of the right operand of `args`, for its packed_b; of right_size() elements.
 template <class T>
-index_t right_size(const Matmul<T>& args);
+index_t right_size(Isa isa, const Matmul<T>& args);
 template <class T>
 void pack_right(Isa isa, const Matmul<T>& args, T* out);
 

@@ -307,9 +307,9 @@ RowSource hf_tensor_rows(const TensorSpec& spec, const ModelConfig& config, cons
   if (const auto expert = layer ? split_expert(rest, config) : std::nullopt) {
     if (const std::string name = split_name(*layer, *expert); file.find_tensor(name) != nullptr)
       return gguf_rows(file, need_tensor(file, name, reversed(spec.shape)));
-    const GgufTensor& tensor = need_tensor(file, fmt::format("blk.{}.{}", *layer, expert->gguf),
-                                           {spec.shape[1], spec.shape[0], config.moe.n_routed_experts});
-    const RowSource all = gguf_rows(file, tensor);
+    const std::string all_experts = fmt::format("blk.{}.{}", *layer, expert->gguf);
+    const RowSource all = gguf_rows(
+        file, need_tensor(file, all_experts, {spec.shape[1], spec.shape[0], config.moe.n_routed_experts}));
     return {spec.shape[0], spec.shape[1],
             [all, from = expert->expert * spec.shape[0]](std::int64_t first, std::int64_t count, float* out) {
               all.read(from + first, count, out);

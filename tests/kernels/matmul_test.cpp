@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <cmath>
+#include <limits>
+
 #include "kernels/kernel_support.hpp"
 #include "support/property.hpp"
 
@@ -85,6 +89,72 @@ TEST(Matmul, GivesTheSameBitsOnOneThread) {
   args.c = one.data();
   test::on_one_thread([&] { matmul(best_isa(), args); });
   EXPECT_EQ(many, one);
+}
+
+// fp32 [m, k] x [k, n] in any form (matmul.hpp), on one instruction set.
+std::vector<float> product(Isa isa, const std::vector<float>& a, const std::vector<float>& b, index_t m,
+                           index_t n, index_t k, bool at = false, bool bt = false) {
+  std::vector<float> c(static_cast<std::size_t>(m * n));
+  matmul(isa, Matmul<float>{.m = m,
+                            .n = n,
+                            .k = k,
+                            .a = a.data(),
+                            .lda = at ? m : k,
+                            .a_transposed = at,
+                            .b = b.data(),
+                            .ldb = bt ? k : n,
+                            .b_transposed = bt,
+                            .c = c.data(),
+                            .ldc = n});
+  return c;
+}
+
+// On AMX fp32 is made of bf16 products: none of those that matter may be missing.
+PROPERTY(Matmul, RoundsAsFp32DoesOnEveryInstructionSet) {
+  const auto m = test::draw<index_t>(1, 40), n = test::draw<index_t>(1, 40), k = test::draw<index_t>(1, 600);
+  const double scale = std::exp2(test::draw(-30, 31));
+  const bool at = test::draw_bool(), bt = test::draw_bool();
+  const auto a = random_matrix<float>(m * k, 4, scale), b = random_matrix<float>(k * n, 5);
+  for (const Isa isa : available_isas()) {
+    const auto c = product(isa, a, b, m, n, k, at, bt);
+    for (index_t i = 0; i < m; ++i)
+      for (index_t j = 0; j < n; ++j) {
+        double sum = 0, magnitude = 0;
+        for (index_t l = 0; l < k; ++l) {
+          const double term = static_cast<double>(a[at ? l * m + i : i * k + l]) *
+                              static_cast<double>(b[bt ? j * k + l : l * n + j]);
+          sum += term;
+          magnitude += std::abs(term);
+        }
+        HOLDS(std::abs(c[i * n + j] - sum) <= 8 * magnitude / (1 << 24));
+      }
+  }
+}
+
+TEST(Matmul, OfTheIdentityGivesEveryBitBack) {
+  constexpr index_t n = 48;
+  std::vector<float> one(n * n);
+  for (index_t i = 0; i < n; ++i) one[i * n + i] = 1;
+  const auto a = random_matrix<float>(n * n, 6);
+  for (const Isa isa : available_isas()) {
+    EXPECT_EQ(product(isa, a, one, n, n, n), a) << isa_name(isa);
+    EXPECT_EQ(product(isa, one, a, n, n, n), a) << isa_name(isa);
+  }
+}
+
+TEST(Matmul, WhatIsNotFiniteStaysSo) {
+  constexpr index_t n = 32;
+  for (const float bad : {std::bit_cast<float>(0xffffffffU), std::numeric_limits<float>::quiet_NaN(),
+                          std::numeric_limits<float>::infinity()})
+    for (const Isa isa : available_isas()) {
+      auto a = random_matrix<float>(n * n, 7);
+      const auto b = random_matrix<float>(n * n, 8);
+      a[5 * n + 7] = bad;
+      const auto c = product(isa, a, b, n, n, n), d = product(isa, b, a, n, n, n);
+      EXPECT_FALSE(std::isfinite(c[5 * n + 3])) << isa_name(isa);
+      EXPECT_TRUE(std::isfinite(c[6 * n + 3])) << isa_name(isa);
+      EXPECT_FALSE(std::isfinite(d[3 * n + 7])) << isa_name(isa);
+    }
 }
 
 }  // namespace

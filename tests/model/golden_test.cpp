@@ -1,4 +1,5 @@
 // The reference models of others: everything their io.json tells, against ours.
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 

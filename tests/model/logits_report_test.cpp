@@ -1,5 +1,6 @@
 #include "model/logits_report.hpp"
 
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

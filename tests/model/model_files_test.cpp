@@ -1,4 +1,5 @@
 // load_model and save_model.
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

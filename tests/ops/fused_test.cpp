@@ -2,6 +2,7 @@
 // shapes.
 #include "ops/fused.hpp"
 
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstring>
 
 #include "model/tiny_models.hpp"
 #include "parallel/tiny_training.hpp"
@@ -24,7 +25,14 @@ thread_local std::shared_ptr<Usage> usage;
 class CountingAllocator : public c10::Allocator {
  public:
   explicit CountingAllocator(c10::Allocator* inner) : inner_(inner) {}
-  c10::DataPtr allocate(std::size_t bytes) const override {
+  // Libtorch 2 calls the first, 1.13 the second; of the two and of copy_data each overrides what there is.
+  c10::DataPtr allocate(std::size_t bytes) { return counted(bytes); }
+  c10::DataPtr allocate(std::size_t bytes) const { return counted(bytes); }
+  void copy_data(void* to, const void* from, std::size_t bytes) const { std::memcpy(to, from, bytes); }
+  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
+
+ private:
+  c10::DataPtr counted(std::size_t bytes) const {
     auto memory = inner_->allocate(bytes);
     if (!usage || bytes == 0) return memory;
     usage->add(static_cast<std::int64_t>(bytes));
@@ -32,9 +40,6 @@ class CountingAllocator : public c10::Allocator {
     auto* const held = new Held{std::move(memory), usage, static_cast<std::int64_t>(bytes)};
     return {address, held, &release, at::kCPU};
   }
-  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
-
- private:
   struct Held {
     c10::DataPtr memory;
     std::shared_ptr<Usage> usage;

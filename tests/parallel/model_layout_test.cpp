@@ -1,5 +1,6 @@
 // A network cut over threads as ranks (tensor, context, pipeline) against the same network in one piece: the
 // parts of losses, loads and gradients sum to those of the whole.
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include <map>

@@ -1,6 +1,7 @@
 // Which rows a tiny run sends to experts of other processes, by what the gate of one process chooses.
 #pragma once
 
+#include <ATen/core/grad_mode.h>
 #include <set>
 #include <vector>
 

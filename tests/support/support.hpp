@@ -9,6 +9,13 @@ namespace sinew::test {
 
 namespace fs = std::filesystem;
 
+// Built with a sanitizer, which needs memory of its own.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
 // A fresh folder, removed at the end of its scope.
 class TempDir {
  public:
