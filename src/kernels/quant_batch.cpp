@@ -11,9 +11,12 @@ std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 QuantBatch take_batch(Workspace::Frame& frame, index_t tokens, index_t cols) {
   const index_t wide = padded_cols(cols);
-  return {tokens, cols, frame.take<std::int8_t>(size(tokens * wide)),
+  return {tokens,
+          cols,
+          frame.take<std::int8_t>(size(tokens * wide)),
           frame.take<float>(size(tokens * spans(cols))),
-          frame.take<std::int32_t>(size(tokens * (wide / 16)))};
+          frame.take<std::int32_t>(size(tokens * (wide / 16))),
+          frame.take<float>(size(tokens * (wide / 32)))};
 }
 
 const QuantRow* QuantBatch::rows(Workspace::Frame& frame) const {

@@ -14,9 +14,10 @@ struct QuantBatch {
   std::int8_t* q = nullptr;
   float* scale = nullptr;
   std::int32_t* sums = nullptr;
+  float* pairs = nullptr;
   QuantRow row(index_t t) const {
     const index_t wide = padded_cols(cols);
-    return {q + t * wide, scale + t * spans(cols), sums + t * (wide / 16)};
+    return {q + t * wide, scale + t * spans(cols), sums + t * (wide / 16), pairs + t * (wide / 32)};
   }
   const QuantRow* rows(Workspace::Frame& frame) const;  // all of them
 };

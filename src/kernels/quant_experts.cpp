@@ -105,11 +105,11 @@ void quantize_span(const Layer& l, const Network& n, index_t span, const float* 
   alignas(64) float row[kSpan] = {};
   alignas(64) std::int8_t q[kSpan];
   std::int32_t sums[kSpan / 16];
-  float scale = 0;
+  float scale = 0, pairs[kSpan / 32];
   for (index_t t = 0; t < n.count; ++t) {
     for (index_t c = 0; c < columns; c += kSliceRows)
       std::memcpy(row + c, h + c * places + t * kSliceRows, kSliceRows * sizeof(float));
-    l.kernels.quantize_row(row, columns, {q, &scale, sums});
+    l.kernels.quantize_row(row, columns, {q, &scale, sums, pairs});
     std::int32_t sum = 0;
     for (index_t i = 0; i < padded_cols(columns) / 16; ++i) sum += sums[i];
     n.tiled_act.put(span, t, q, scale, sum);

@@ -2,6 +2,8 @@
 // it. A line of 64 bytes is one vector of 16 rows or two halves of 8.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/quant_tables.hpp"
 #include "kernels/simd.hpp"
 
@@ -38,6 +40,11 @@ constexpr __mmask16 kAll = 0xffff;  // the forms without a mask draw a false war
   const __m128i levels = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
   return (Vw)_mm512_shuffle_epi8(_mm512_maskz_broadcast_i32x4(kAll, levels), (__m512i)index);
 }
+// Two lines of 16 bytes, each twice.
+[[gnu::always_inline]] inline Vu twice_each_line(const std::byte* p) {
+  const __m512i lines = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return (Vu)_mm512_maskz_shuffle_i64x2(0xff, lines, lines, 0x50);
+}
 // acc + sums of four products of unsigned weights and the four bytes of x.
 [[gnu::always_inline]] inline Vi dot(Vi acc, Vw weights, std::int32_t x) {
   return (Vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)weights, _mm512_set1_epi32(x));
@@ -63,6 +70,10 @@ constexpr bool kWideCodes = true;  // dot() takes codes up to 255
   const __m128i levels = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
   return (Vw)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(levels), (__m256i)index);
 }
+// A line of 16 bytes, twice.
+[[gnu::always_inline]] inline Vu twice_each_line(const std::byte* p) {
+  return (Vu)_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
 [[gnu::always_inline]] inline Vi pairs_to_words(__m256i pairs) {
   return (Vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
@@ -86,10 +97,12 @@ struct Format {
   static constexpr bool grouped = layout.elements == 256;  // groups with small scales in a block
   static constexpr index_t group =
       F == BlockFormat::q2_k || F == BlockFormat::q3_k || F == BlockFormat::q6_k ? 16 : 32;
+  static constexpr bool six_bits = F == BlockFormat::q4_k || F == BlockFormat::q5_k;  // scales and minima
   static constexpr bool levels = F == BlockFormat::iq4_nl || F == BlockFormat::iq4_xs;
   static constexpr bool minimum = layout.head == 64 && F != BlockFormat::iq4_xs;
   static constexpr bool made_signed = !kWideCodes && layout.bias == 128;
   static constexpr int bias = made_signed ? 0 : layout.bias;
+  static constexpr bool nibbles = layout.low_bits == 4 && layout.high_bits == 0 && !levels;
   static constexpr int top = levels ? 241 : (1 << (layout.low_bits + layout.high_bits)) - 1;  // highest code
 };
 
@@ -146,14 +159,34 @@ struct Scales {
   Vf scale, minimum;
 };
 
+// The 6-bit scales and minima of all groups of a block as bytes: a few instructions on whole lines instead of
+// a dozen for each group.
+struct GroupBytes {
+  alignas(64) std::byte scale[8][kPackedRows], minimum[8][kPackedRows];
+};
+
+[[gnu::always_inline]] inline void group_bytes(const std::byte* body, GroupBytes& out) {
+  constexpr index_t lines = W / 4;  // of a vector; a line of high bits serves two groups
+  Vu shift{};
+  for (int i = 0; i < W; ++i) shift[i] = i / 4 % 2 * 4;
+#pragma GCC unroll 4
+  for (index_t g = 0; g < 8; g += lines) {
+    const Vu low = load_as<Vu>(body + g * kPackedRows);
+    const Vu high = twice_each_line(body + (8 + g / 2) * kPackedRows) >> shift;
+    const Vu scale = (low & 0x0f0f0f0fU) | ((high & 0x03030303U) << 4);
+    const Vu minimum = ((low >> 4) & 0x0f0f0f0fU) | ((high & 0x0c0c0c0cU) << 2);
+    __builtin_memcpy(out.scale[g], &scale, sizeof scale);
+    __builtin_memcpy(out.minimum[g], &minimum, sizeof minimum);
+  }
+}
+
 // The small scales of group g of a block, of W rows from the h-th half on.
 template <BlockFormat F>
-[[gnu::always_inline]] inline Scales group_scales(const std::byte* head, const std::byte* body, index_t g,
-                                                  int h) {
+[[gnu::always_inline]] inline Scales group_scales(const std::byte* head, const std::byte* body,
+                                                  [[maybe_unused]] const GroupBytes& six, index_t g, int h) {
   const auto line = [&](index_t i) { return body + i * kPackedRows + h * W; };
-  if constexpr (F == BlockFormat::q4_k || F == BlockFormat::q5_k) {
-    const Vi low = bytes(line(g)), high = bytes(line(8 + g / 2)) >> static_cast<int>(g % 2 * 4);
-    return {to_floats((low & 15) | ((high & 3) << 4)), to_floats((low >> 4) | ((high & 12) << 2))};
+  if constexpr (Format<F>::six_bits) {
+    return {to_floats(bytes(six.scale[g] + h * W)), to_floats(bytes(six.minimum[g] + h * W))};
   } else if constexpr (F == BlockFormat::q6_k) {
     return {to_floats(signed_bytes(line(g))), Vf{}};
   } else if constexpr (F == BlockFormat::q2_k) {
@@ -191,6 +224,31 @@ template <BlockFormat F>
   return x;
 }
 
+// Integer products of the 32 columns of a chunk of 4-bit codes with one token's. High halves stay where they
+// are: their products are 16 times too large.
+struct Nibbles {
+  Vw low[4], high[4];
+
+  [[gnu::always_inline]] void load(const std::byte* chunk) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const Vw l = load_as<Vw>(chunk + 64 * j);
+      low[j] = l & 0x0f0f;
+      high[j] = l & 0xf0f0;
+    }
+  }
+  template <BlockFormat F>
+  [[gnu::always_inline]] Vi dot_with(const std::int8_t* q, std::int32_t sum) const {
+    Vi a = Format<F>::bias != 0 ? splat_int(-Format<F>::bias * sum) : Vi{}, b{};
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      a = dot(a, low[j], four(q + 8 * j));
+      b = dot(b, high[j], four(q + 8 * j + 4));
+    }
+    return a + (b >> 4);
+  }
+};
+
 // Integer products of columns [from, from + 4 n) of the 32 with one token's.
 template <BlockFormat F, int N>
 [[gnu::always_inline]] inline Vi dot_codes(const Vw* w, const std::int8_t* q, std::int32_t sum) {
@@ -220,6 +278,28 @@ class FetchInParts {
  private:
   const std::byte* at_;
   std::size_t lines_;
+};
+
+// The codes of 32 columns as the products want them.
+template <BlockFormat F>
+struct ChunkCodes {
+  static constexpr bool nibbles = Format<F>::nibbles && kWideCodes;
+  std::conditional_t<nibbles, Nibbles, Vw[8]> codes;
+
+  [[gnu::always_inline]] ChunkCodes(const std::byte* chunk, [[maybe_unused]] int h) {
+    if constexpr (nibbles)
+      codes.load(chunk);
+    else
+      load_codes<F>(chunk, h, codes);
+  }
+  // The products of G columns from `g` on.
+  template <int G>
+  [[gnu::always_inline]] Vi dot_with(index_t g, const std::int8_t* q, std::int32_t sum) const {
+    if constexpr (nibbles)
+      return codes.template dot_with<F>(q, sum);
+    else
+      return dot_codes<F, G / 4>(codes + g / 4, q, sum);
+  }
 };
 
 // Where reading is, and what is to be fetched ahead of it. Software fetches twice: far ahead into the
@@ -258,30 +338,32 @@ template <BlockFormat F, int T>
   const index_t column = block * layout.elements, span = column / kSpan;
   Vf sum[T] = {}, low[T] = {};
   const std::byte* const chunks = body + layout.scale_bytes;
+  GroupBytes six;
+  if constexpr (Fm::six_bits) group_bytes(body, six);
 #pragma GCC unroll 1
   for (index_t c = 0; c < layout.elements; c += 32) {
-    Vw w[8];
     const std::byte* const chunk = chunks + c / 32 * layout.chunk_bytes();
-    load_codes<F>(chunk, h, w);
+    const ChunkCodes<F> codes(chunk, h);
     if (h == 0) {
       fetch<kBytesOf32<F>, 2>(ahead.place(tile + (column + c) / 32 * kBytesOf32<F> + Ahead::kFar));
       fetch<layout.chunk_bytes(), 3>(ahead.place(chunk + Ahead::kNear));
     }
 #pragma GCC unroll 2
     for (index_t g = 0; g < 32; g += G) {
-      const Scales inner = group_scales<F>(head, body, (c + g) / G, h);
+      const Scales inner = group_scales<F>(head, body, six, (c + g) / G, h);
 #pragma GCC unroll 4
       for (int t = 0; t < T; ++t) {
         const std::int8_t* const q = rows[t].q + column + c + g;
         const std::int32_t* const s = rows[t].sums + (column + c + g) / 16;
         const std::int32_t total_q = G == 16 ? s[0] : s[0] + s[1];
-        const Vf product = to_floats(dot_codes<F, G / 4>(w + g / 4, q, total_q));
+        const Vf product = to_floats(codes.template dot_with<G>(g, q, total_q));
+        const float counted = G == 16 ? static_cast<float>(total_q) : rows[t].pairs[(column + c) / 32];
         if constexpr (Fm::grouped) {
           sum[t] += product * inner.scale;
-          if constexpr (Fm::minimum) low[t] += inner.minimum * static_cast<float>(total_q);
+          if constexpr (Fm::minimum) low[t] += inner.minimum * counted;
         } else {
           sum[t] = product;
-          if constexpr (Fm::minimum) low[t] = splat(static_cast<float>(total_q));
+          if constexpr (Fm::minimum) low[t] = splat(counted);
         }
       }
     }
@@ -332,7 +414,9 @@ void dot_tokens(const std::byte* tiles, index_t tile_count, index_t cols, const 
 
 // value = inner.scale * (code - bias) - inner.minimum of each group of the span, with all scales applied.
 template <BlockFormat F>
-[[gnu::always_inline]] inline Scales full_scales(const std::byte* tile, index_t cols, index_t column, int h) {
+[[gnu::always_inline]] inline Scales full_scales(const std::byte* tile, index_t cols,
+                                                 [[maybe_unused]] const GroupBytes& six, index_t column,
+                                                 int h) {
   constexpr PackedLayout layout = Format<F>::layout;
   const index_t block = column / layout.elements;
   const std::byte* const head = tile + block * layout.head;
@@ -341,7 +425,7 @@ template <BlockFormat F>
   if constexpr (!Format<F>::grouped) {
     return outer;
   } else {
-    const Scales inner = group_scales<F>(head, body, column % layout.elements / Format<F>::group, h);
+    const Scales inner = group_scales<F>(head, body, six, column % layout.elements / Format<F>::group, h);
     return {outer.scale * inner.scale, outer.minimum * inner.minimum};
   }
 }
@@ -377,8 +461,10 @@ struct SpanUnpacker {
     constexpr index_t lowest = Fm::levels ? 1 : 0;
     Scales scales[kSpan / Fm::group];
     Vf largest_value = splat(1e-30F);
+    GroupBytes six;
+    if constexpr (Fm::six_bits) group_bytes(packed - layout.scale_bytes, six);
     for (index_t g = 0; g < count; g += Fm::group) {
-      const Scales s = full_scales<F>(tile, cols, first + g, h);
+      const Scales s = full_scales<F>(tile, cols, six, first + g, h);
       scales[g / Fm::group] = s;
       largest_value =
           maximum(largest_value, absolute(s.scale * (static_cast<float>(lowest) - bias) - s.minimum));
@@ -503,9 +589,12 @@ void quantize_row(const float* x, index_t cols, const QuantRow& out) {
     out.scale[first / kSpan] = peak / 127.0F;
     for (index_t i = first; i < end; i += W) store_bytes(out.q + i, nearest(load(x + i) * inverse));
     for (index_t i = first; i < end; i += 16) out.sums[i / 16] = sum_of_16(out.q + i);
+    for (index_t i = first; i < end; i += 32)
+      out.pairs[i / 32] = static_cast<float>(out.sums[i / 16] + out.sums[i / 16 + 1]);
   }
   for (index_t i = cols; i < padded_cols(cols); ++i) out.q[i] = 0;
   for (index_t i = cols / 16; i < padded_cols(cols) / 16; ++i) out.sums[i] = 0;
+  for (index_t i = cols / 32; i < padded_cols(cols) / 32; ++i) out.pairs[i] = 0;
 }
 
 void swiglu(float* gate, const float* up, index_t n) {  // n: a multiple of 16

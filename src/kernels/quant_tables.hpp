@@ -23,6 +23,7 @@ struct QuantRow {
   std::int8_t* q = nullptr;      // [padded_cols(cols)], zeros at the end
   float* scale = nullptr;        // [spans(cols)]
   std::int32_t* sums = nullptr;  // [padded_cols(cols) / 16]: of 16 q each
+  float* pairs = nullptr;        // [padded_cols(cols) / 32]: of 32 q each
 };
 
 // Memory to be fetched into the second-level cache during a product, a little at a time: many lines asked for

@@ -12,8 +12,10 @@ struct Rows {
   test::Aligned<std::int8_t> q{tokens * wide};
   test::Aligned<float> scale{tokens * spans(cols)};
   test::Aligned<std::int32_t> sums{tokens * wide / 16};
+  test::Aligned<float> pairs{tokens * wide / 32};
   QuantRow row(index_t t) {
-    return {q.data() + t * wide, scale.data() + t * spans(cols), sums.data() + t * wide / 16};
+    return {q.data() + t * wide, scale.data() + t * spans(cols), sums.data() + t * wide / 16,
+            pairs.data() + t * wide / 32};
   }
   double value(index_t t, index_t i) {
     return static_cast<double>(row(t).q[i]) * static_cast<double>(row(t).scale[i / kSpan]);
@@ -76,6 +78,8 @@ TEST(QuantKernels, RowsRoundToEightBitsWithOneScaleASpan) {
         int sum = 0;
         for (index_t j = i; j < i + 16; ++j) sum += rows.row(t).q[j];
         EXPECT_EQ(sum, rows.row(t).sums[i / 16]);
+        const int pair = sum + (i % 32 != 0 ? rows.row(t).sums[i / 16 - 1] : rows.row(t).sums[i / 16 + 1]);
+        EXPECT_EQ(rows.row(t).pairs[i / 32], static_cast<float>(pair));
       }
     }
   }
