@@ -24,7 +24,7 @@ check() {
   if "$1" "$dir/nothing" x 2>"$dir/error"; then echo "$1: a model that is not there is no error"; exit 1; fi
   grep -q nothing "$dir/error" || { echo "$1 does not name the model:"; cat "$dir/error"; exit 1; }
 }
-{ cmake -S "$source/examples/c" -B "$dir/example" -DCMAKE_PREFIX_PATH="$dir/usr" &&
+{ cmake -G Ninja -S "$source/examples/c" -B "$dir/example" -DCMAKE_PREFIX_PATH="$dir/usr" &&
   cmake --build "$dir/example"; } >"$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
 check "$dir/example/generate" "$dir/cmake.txt"
 

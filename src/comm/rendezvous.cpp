@@ -42,6 +42,12 @@ std::string own_address(const std::string& host, int port) {
   return address;
 }
 
+// Libtorch from 2.4 on wants libuv, which Debian builds it without; plain sockets are in every build.
+template <class Options>
+void without_libuv(Options& options) {
+  if constexpr (requires { options.useLibUV; }) options.useLibUV = false;
+}
+
 }  // namespace
 
 Rendezvous::Rendezvous(const Launch& launch, std::int64_t timeout) : launch_(launch) {
@@ -50,6 +56,7 @@ Rendezvous::Rendezvous(const Launch& launch, std::int64_t timeout) : launch_(lau
   options.isServer = launch.rank == 0 && !launch.store_is_served;
   options.waitWorkers = false;
   options.timeout = std::chrono::seconds(timeout);
+  without_libuv(options);
   try {
     store_ = c10::make_intrusive<c10d::TCPStore>(launch.address, options);
   } catch (const std::exception& error) {
@@ -96,6 +103,7 @@ StoreServer::StoreServer() {
   options.port = 0;
   options.isServer = true;
   options.waitWorkers = false;
+  without_libuv(options);
   store_ = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", options);
 }
 StoreServer::~StoreServer() = default;
