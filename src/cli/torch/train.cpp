@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
@@ -81,10 +82,11 @@ void summarise(const Options& o, const TrainingResult& result, const RunConfig& 
   fmt::print("sample           {}\n", result.sample);
   fmt::print("model            {}\n", result.model.string());
   fmt::print("checkpoint       {}\n\n", result.checkpoint.string());
+  const char* const sinew = program_invocation_name;  // as it was called
   fmt::print("Try next:\n");
-  fmt::print("  sinew generate {} --prompt \"{}\"\n", result.model.string(), config.eval.sample_prompt);
-  fmt::print("  sinew inspect {}\n", result.model.string());
-  fmt::print("  sinew train --out {} --resume --set train.steps={}   # go on training\n", o.out,
+  fmt::print("  {} generate {} --prompt \"{}\"\n", sinew, result.model.string(), config.eval.sample_prompt);
+  fmt::print("  {} inspect {}\n", sinew, result.model.string());
+  fmt::print("  {} train --out {} --resume --set train.steps={}   # go on training\n", sinew, o.out,
              2 * config.train.steps);
 }
 
