@@ -98,15 +98,16 @@ void backward_part(const Layer<T>& layer, const Part<T>& part, const Backward<T>
 // The operands of one expert's weight gradients, packed block by block while its rows are in the cache.
 template <class T>
 struct Operands {
-  index_t k = 0;  // rows, padded
-  T* d_h;         // [2 * wide, k]
-  T* dy;          // [hidden to whole tiles, k]
-  T* x;           // panels of 32 columns of hidden
-  T* act;         // panels of 32 columns of width
+  index_t k, depth;  // rows, padded as they are stored and as block() wants them
+  T* d_h;            // [2 * wide, k]
+  T* dy;             // [hidden to whole tiles, k]
+  T* x;              // panels of 32 columns of hidden
+  T* act;            // panels of 32 columns of width
 
   // x takes dy's place when that has been used.
   Operands(const Layer<T>& layer, index_t rows, Workspace::Frame& frame)
       : k(padded_k<T>(rows)),
+        depth(round_up(rows, layer.gemm.block_step)),
         d_h(frame.take<T>(size(2 * layer.wide * k))),
         dy(frame.take<T>(size(layer.hidden_panels() * layer.gemm.panel_size(k)))),
         x(dy),
@@ -134,10 +135,11 @@ struct Operands {
   }
 };
 
-// c [rows, columns] (+)= a [rows to whole tiles, k] * panels. between(i, n): before product i of n.
+// c [rows, columns] (+)= a [rows to whole tiles, k] * panels, of k only the first `depth`. between(i, n):
+// before product i of n.
 template <class T, class Between>
-void weight_product(const Layer<T>& layer, const T* a, const T* panels, index_t k, index_t rows,
-                    index_t columns, float* c, bool accumulate, const Between& between) {
+void weight_product(const Layer<T>& layer, const T* a, const T* panels, index_t k, index_t depth,
+                    index_t rows, index_t columns, float* c, bool accumulate, const Between& between) {
   const index_t per_strip = (columns + kTile - 1) / kTile, products = (rows + kTile - 1) / kTile * per_strip;
   alignas(64) float tile[kTile * kTile];
   const VectorKernels<float>& vector = vector_kernels<float>(layer.isa);
@@ -160,13 +162,13 @@ void weight_product(const Layer<T>& layer, const T* a, const T* panels, index_t 
         __builtin_prefetch(a + r * k + strip + i, 0, 2);
       const T* const panel = panels + j / kTile * layer.gemm.panel_size(k);
       if (whole && accumulate) {
-        layer.gemm.block(left.a, left.lda, m, panel, k, out, columns, true);
+        layer.gemm.block(left.a, left.lda, m, panel, depth, out, columns, true);
         continue;
       }
-      for (index_t i = 0; i < k; i += kDepth) {  // rounded as matmul() rounds
+      for (index_t i = 0; i < depth; i += kDepth) {  // rounded as matmul() rounds
         const bool more = accumulate || i > 0;
-        layer.gemm.block(left.at(i), left.lda, m, panel + i * layer.gemm.row, std::min(kDepth, k - i), tile,
-                         kTile, whole && more);
+        layer.gemm.block(left.at(i), left.lda, m, panel + i * layer.gemm.row, std::min(kDepth, depth - i),
+                         tile, kTile, whole && more);
         if (!whole) vector.store(tile, kTile, m, n, out, columns, 1.0F, more);
       }
       if (whole) vector.store_past(tile, kTile, m, n, out, columns);
@@ -177,14 +179,16 @@ void weight_product(const Layer<T>& layer, const T* a, const T* panels, index_t 
 template <class T>
 void small_weight_gradients(const Layer<T>& layer, Operands<T>& from, const T* x, const ExpertGradients& g,
                             index_t e) {
-  const index_t k = from.k, hidden = layer.hidden, width = layer.width, rows = layer.count(e);
+  const index_t k = from.k, depth = from.depth, hidden = layer.hidden, width = layer.width,
+                rows = layer.count(e);
   const std::int32_t* const tokens = layer.rows.token_of.data() + layer.begin(e);
-  weight_product(layer, from.dy, from.act, k, hidden, width, g.down[e], g.accumulate,
+  weight_product(layer, from.dy, from.act, k, depth, hidden, width, g.down[e], g.accumulate,
                  [&](index_t i, index_t of) { prefetch_next(x, hidden, tokens, rows, i, of); });
   from.pack_x(layer, x, tokens, rows);
   const auto nothing = [](index_t, index_t) {};
-  weight_product(layer, from.d_h, from.x, k, width, hidden, g.gate[e], g.accumulate, nothing);
-  weight_product(layer, from.d_h + layer.wide * k, from.x, k, width, hidden, g.up[e], g.accumulate, nothing);
+  weight_product(layer, from.d_h, from.x, k, depth, width, hidden, g.gate[e], g.accumulate, nothing);
+  weight_product(layer, from.d_h + layer.wide * k, from.x, k, depth, width, hidden, g.up[e], g.accumulate,
+                 nothing);
 }
 
 // The three weight gradients of a big expert, or one without rows.

@@ -52,15 +52,15 @@ struct GemmKernels {
   // `out` up to a multiple of 16 are written.
   void (*pack_a_transposed)(const T* source, index_t ld, const std::int32_t* rows, index_t k, index_t m,
                             T* out, index_t ld_out);
-  // c [rows, 32] = (accumulate ? c : 0) + a [rows, k] * panel. rows <= 32; k a multiple of kStep<T>. Rows of
-  // a and of c up to the next multiple of 16 are read and written: they must be there.
+  // c [rows, 32] = (accumulate ? c : 0) + a [rows, k] * panel. rows <= 32; k a multiple of block_step. Rows
+  // of a and of c up to the next multiple of 16 are read and written: they must be there.
   void (*block)(const T* a, index_t lda, index_t rows, const T* panel, index_t k, float* c, index_t ldc,
                 bool accumulate);
 
   // Kernels may have forms of their own. A panel's k is padded to a multiple of `step`, `row` elements hold
   // one of it; where make_left is set it writes what block() takes for `a` (left() calls it): k needs no
   // padding then.
-  index_t step = kStep<T>, row = kTile;
+  index_t step = kStep<T>, row = kTile, block_step = kStep<T>;
   void (*make_left)(const T* a, index_t lda, index_t rows, index_t k, T* out) = nullptr;
 
   index_t panel_size(index_t k) const { return round_up(k, step) * row; }

@@ -80,8 +80,12 @@ void block_tiles(const bf16* a, index_t lda, index_t rows, const bf16* panel, in
 
 }  // namespace
 
-const GemmKernels<bf16> gemm_bf16_amx = {configure_tiles, release_tiles,           pack_b_transposed<bf16>,
-                                         pack_b<bf16>,    pack_a_transposed<bf16>, block_tiles};
+const GemmKernels<bf16> gemm_bf16_amx = {.begin = configure_tiles,
+                                         .end = release_tiles,
+                                         .pack_b_transposed = pack_b_transposed<bf16>,
+                                         .pack_b = pack_b<bf16>,
+                                         .pack_a_transposed = pack_a_transposed<bf16>,
+                                         .block = block_tiles};
 
 }  // namespace sinew
 #endif

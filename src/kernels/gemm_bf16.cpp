@@ -39,11 +39,9 @@ template <int R>
 
 void block_dot(const bf16* a, index_t lda, index_t rows, const bf16* panel, index_t k, float* c, index_t ldc,
                bool accumulate) {
-  index_t r = 0;
-  for (; r + 12 <= rows; r += 12) dot_rows<12>(a + r * lda, lda, panel, k, c + r * ldc, ldc, accumulate);
-  for (; r + 8 <= rows; r += 8) dot_rows<8>(a + r * lda, lda, panel, k, c + r * ldc, ldc, accumulate);
-  for (; r + 4 <= rows; r += 4) dot_rows<4>(a + r * lda, lda, panel, k, c + r * ldc, ldc, accumulate);
-  for (; r < rows; ++r) dot_rows<1>(a + r * lda, lda, panel, k, c + r * ldc, ldc, accumulate);
+  in_row_groups(rows, [&](auto count, index_t r) {
+    dot_rows<count()>(a + r * lda, lda, panel, k, c + r * ldc, ldc, accumulate);
+  });
 }
 
 }  // namespace

@@ -144,21 +144,26 @@ template <int R, class T>
   }
 }
 
+constexpr int kMostRows = W == 16 ? 12 : W == 8 ? 6 : 4;  // whose sums fit the registers
+
+// body(std::integral_constant<int, R>, first row): R = kMostRows as often as it goes, then what is left at
+// once.
+template <class Body, int R = kMostRows>
+[[gnu::always_inline]] inline void in_row_groups(index_t rows, const Body& body, index_t first = 0) {
+  if constexpr (R == kMostRows)
+    for (; first + R <= rows; first += R) body(std::integral_constant<int, R>{}, first);
+  else if (rows - first == R)
+    return body(std::integral_constant<int, R>{}, first);
+  if constexpr (R > 1) in_row_groups<Body, R - 1>(rows, body, first);
+}
+
 template <class T>
 void rows_of_block(const float* a, index_t lda, index_t rows, const T* panel, index_t k, float* c,
                    index_t ldc, bool accumulate) {
-  constexpr int kRows = W == 16 ? 12 : W == 8 ? 6 : 4;
-  for (index_t j = 0; j < kTile; j += 2 * W) {
-    const T* const b = panel + j * kPair<T>;
-    index_t r = 0;
-    for (; r + kRows <= rows; r += kRows)
-      micro<kRows>(a + r * lda, lda, b, k, c + r * ldc + j, ldc, accumulate);
-    if constexpr (kRows > 8)
-      for (; r + 8 <= rows; r += 8) micro<8>(a + r * lda, lda, b, k, c + r * ldc + j, ldc, accumulate);
-    if constexpr (kRows > 4)
-      for (; r + 4 <= rows; r += 4) micro<4>(a + r * lda, lda, b, k, c + r * ldc + j, ldc, accumulate);
-    for (; r < rows; ++r) micro<1>(a + r * lda, lda, b, k, c + r * ldc + j, ldc, accumulate);
-  }
+  for (index_t j = 0; j < kTile; j += 2 * W)
+    in_row_groups(rows, [&](auto count, index_t r) {
+      micro<count()>(a + r * lda, lda, panel + j * kPair<T>, k, c + r * ldc + j, ldc, accumulate);
+    });
 }
 
 [[maybe_unused]] void block_fp32(const float* a, index_t lda, index_t rows, const float* panel, index_t k,
@@ -185,7 +190,13 @@ void rows_of_block(const float* a, index_t lda, index_t rows, const T* panel, in
 
 template <class T, class Block>
 constexpr GemmKernels<T> kernels_with(Block block) {
-  return {nothing, nothing, pack_b_transposed<T>, pack_b<T>, pack_a_transposed<T>, block};
+  return {.begin = nothing,
+          .end = nothing,
+          .pack_b_transposed = pack_b_transposed<T>,
+          .pack_b = pack_b<T>,
+          .pack_a_transposed = pack_a_transposed<T>,
+          .block = block,
+          .block_step = kPair<T>};
 }
 
 }  // namespace

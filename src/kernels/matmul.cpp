@@ -64,7 +64,7 @@ void one_block(const Product<T>& p, index_t piece, index_t row, index_t panel, c
   const index_t row_out = second ? row - args.split : row, m = args.split > 0 ? args.valid : args.m;
   const index_t rows = std::min(kTile, m - row_out), column = panel * kTile;
   if (rows <= 0) return;
-  const index_t columns = std::min(kTile, args.n - column), k = padded_k<T>(p.depth(piece));
+  const index_t columns = std::min(kTile, args.n - column), k = round_up(p.depth(piece), p.gemm.block_step);
   float* const out =
       args.c == nullptr ? nullptr : (second ? args.c_second : args.c) + row_out * args.ldc + column;
   if (out != nullptr && rows % 16 == 0 && columns == kTile)
