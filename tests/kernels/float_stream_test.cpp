@@ -77,7 +77,8 @@ TEST(FloatStream, ProductsOfEveryFormatAndShape) {
                 size += std::abs(term);
               }
               ASSERT_NEAR(static_cast<double>(p.y[t * ldy + r]), want, 1e-6 * size)
-                  << isa_name(isa) << " " << block_info(format).name << " " << cols << " columns, token " << t;
+                  << isa_name(isa) << " " << block_info(format).name << " " << cols << " columns, token "
+                  << t;
             }
         }
         for (index_t t = 0; t < tokens; ++t) {  // each alone: the same bits
