@@ -324,8 +324,9 @@ class Drawing {
     bool light = false;
     for (std::size_t i = 0; i < map.values.size(); ++i) {
       if (!std::isfinite(map.values[i])) continue;
-      const double x = left_ + width * static_cast<double>(i % columns),
-                   y = top_ + height * static_cast<double>(i / columns);
+      const std::size_t row = i / columns, column = i % columns;
+      const double x = left_ + width * static_cast<double>(column),
+                   y = top_ + height * static_cast<double>(row);
       const std::string fill = heat((map.values[i] - range.min) / spread, &light);
       out_ += box(x, y, width, height, fmt::format("fill=\"{}\"", fill));
       const std::string text = fmt::format("{:.3g}", map.values[i]);
