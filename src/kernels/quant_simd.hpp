@@ -78,8 +78,12 @@ constexpr bool kWideCodes = true;  // dot() takes codes up to 255
 [[gnu::always_inline]] inline Vi pairs_to_words(__m256i pairs) {
   return (Vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
+// Sums of two products each, in 16 bits.
+[[gnu::always_inline]] inline __m256i products_in_pairs(Vw weights, std::int32_t x) {
+  return _mm256_maddubs_epi16((__m256i)weights, _mm256_set1_epi32(x));
+}
 [[gnu::always_inline]] inline Vi dot(Vi acc, Vw weights, std::int32_t x) {
-  return acc + pairs_to_words(_mm256_maddubs_epi16((__m256i)weights, _mm256_set1_epi32(x)));
+  return acc + pairs_to_words(products_in_pairs(weights, x));
 }
 // The same of signed weights -127..127.
 [[gnu::always_inline]] inline Vi dot_signed(Vi acc, Vw weights, std::int32_t x) {
@@ -254,6 +258,20 @@ struct Nibbles {
 template <BlockFormat F, int N>
 [[gnu::always_inline]] inline Vi dot_codes(const Vw* w, const std::int8_t* q, std::int32_t sum) {
   Vi a = Format<F>::bias != 0 ? splat_int(-Format<F>::bias * sum) : Vi{};
+#if SINEW_WIDTH == 8
+  // Products of small codes are added up in 16 bits first, as many as fit.
+  constexpr int fit = 32767 / (2 * 127 * Format<F>::top), together = fit < N ? fit : N;
+  if constexpr (!Format<F>::made_signed && together > 1) {
+    __m256i pairs{};
+#pragma GCC unroll 8
+    for (int v = 0; v < N; ++v) {
+      const __m256i more = products_in_pairs(w[v], four(q + 4 * v));
+      pairs = v % together == 0 ? more : _mm256_add_epi16(pairs, more);
+      if (v % together == together - 1 || v == N - 1) a += pairs_to_words(pairs);
+    }
+    return a;
+  }
+#endif
 #pragma GCC unroll 8
   for (int v = 0; v < N; ++v) {
 #if SINEW_WIDTH == 8
