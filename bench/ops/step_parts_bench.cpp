@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/index.hpp"
 #include "base/random.hpp"
 #include "base/threads.hpp"
 #include "kernels/attention.hpp"
@@ -21,8 +22,6 @@
 
 namespace sinew {
 namespace {
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 // Memory as libtorch aligns it.
 template <class T>

@@ -1,14 +1,13 @@
 #include "compress/calibrate.hpp"
 
 #include "base/error.hpp"
+#include "base/index.hpp"
 #include "base/progress.hpp"
 #include "base/signals.hpp"
 #include "compress/collector.hpp"
 
 namespace sinew::compress {
 namespace {
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 void mix_moments(const LayerUnits& units, std::vector<InputMoments>& moments) {
   std::map<int, InputMoments> pools;

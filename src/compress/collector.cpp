@@ -3,16 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/index.hpp"
 #include "base/team.hpp"
 #include "kernels/workspace.hpp"
 
 namespace sinew::compress {
-namespace {
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
-
-}  // namespace
-
 void InputMoments::add(const float* x, index_t ld, index_t count) {
   const auto cols = static_cast<index_t>(squares.size());
   for (index_t t = 0; t < count; ++t)

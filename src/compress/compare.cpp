@@ -4,12 +4,11 @@
 #include <cmath>
 
 #include "base/error.hpp"
+#include "base/index.hpp"
 #include "base/team.hpp"
 
 namespace sinew::compress {
 namespace {
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 struct RowScore {
   double kl = 0, base_loss = 0, loss = 0;

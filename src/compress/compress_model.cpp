@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "base/files.hpp"
+#include "base/index.hpp"
 #include "base/log.hpp"
 #include "base/text.hpp"
 #include "compress/quantize_layers.hpp"
@@ -19,8 +20,6 @@ namespace {
 constexpr std::uint64_t kMaxText = std::uint64_t{1} << 30;
 constexpr double kSensitivityWork = 2e14;  // operations that all measurements may take together
 constexpr std::size_t kLogitBytes = std::size_t{512} << 20;
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 struct Texts {
   std::vector<TokenId> calibration, sensitivity, eval;

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.hpp"
+#include "base/index.hpp"
 #include "config/rope.hpp"
 #include "kernels/workspace.hpp"
 
@@ -12,8 +13,6 @@ namespace {
 
 constexpr index_t kPassTokens = 2048;  // that go through a layer at once, in whole windows
 constexpr index_t kHeadRows = 64;      // rows of logits made at once
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.hpp"
+#include "base/index.hpp"
 #include "base/progress.hpp"
 #include "base/signals.hpp"
 #include "base/team.hpp"
@@ -13,8 +14,6 @@ namespace sinew::compress {
 namespace {
 
 constexpr index_t kPieceRows = 1024;  // of a unit that are held as floats
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 void read_rows(const RowSource& source, index_t first, index_t count, float* out) {
   const index_t pieces = (count + 31) / 32;

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "base/error.hpp"
+#include "base/index.hpp"
 #include "base/progress.hpp"
 #include "base/signals.hpp"
 #include "base/threads.hpp"
@@ -15,8 +16,6 @@
 
 namespace sinew::compress {
 namespace {
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 struct WeightedError {
   double error = 0, all = 0;  // sums of w (q - x)^2 and w x^2 over the tensor

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.hpp"
+#include "base/index.hpp"
 #include "quant/gguf_names.hpp"
 #include "quant/recipe.hpp"
 
@@ -11,8 +12,6 @@ namespace {
 
 using engine::MixtureOfExperts;
 using engine::SwigluWeights;
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 class Builder {
  public:

@@ -6,6 +6,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/index.hpp"
 #include "base/team.hpp"
 #include "kernels/vector.hpp"
 #include "kernels/widen.hpp"
@@ -20,8 +21,6 @@ constexpr index_t kGroupRows = 512;  // query rows that share the packing of a b
 constexpr index_t kFewRows = 128;    // up to this many, keys are split among tasks ...
 constexpr index_t kSplit = 512;      // ... in pieces of this many, whatever the number of threads
 constexpr float kNone = -std::numeric_limits<float>::infinity();
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 template <class T>
 constexpr BlockFormat kNative = std::is_same_v<T, bf16> ? BlockFormat::bf16 : BlockFormat::f32;

@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "base/index.hpp"
 #include "base/team.hpp"
 #include "engine/attention.hpp"
 #include "kernels/decode_attention.hpp"
@@ -21,8 +22,6 @@ static_assert(kPage == kCachePage);
 index_t piece_keys(bool latent, index_t all) {
   return latent ? std::clamp<index_t>(round_up((all + 7) / 8, kPage), 128, 1024) : 512;
 }
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 // The queries of one run and key head, row r: query head `head` * group + r % group of token r / group.
 struct HeadRows {

@@ -1,6 +1,7 @@
 // The attention of one layer: projections, rotation, cache and core, in GQA and in both forms of MLA.
 #include <algorithm>
 
+#include "base/index.hpp"
 #include "base/team.hpp"
 #include "engine/layers.hpp"
 #include "kernels/vector.hpp"
@@ -10,7 +11,6 @@ namespace {
 
 constexpr index_t kExpandedBytes = index_t{32} << 20;  // of keys and values out of the latent space at a time
 
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 const float* bias(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
 
 // Rotates the last `rotated` elements of each of `heads` heads of `width` elements, for every row.

@@ -11,6 +11,7 @@
 
 #include "base/async_reader.hpp"
 #include "base/error.hpp"
+#include "base/index.hpp"
 #include "base/team.hpp"
 #include "base/text.hpp"
 #include "engine/model.hpp"
@@ -24,7 +25,6 @@ constexpr index_t kStaging = 24;     // experts that are being read at once
 constexpr index_t kTilesAtOnce = 8;  // that a thread packs
 constexpr double kHalfLife = 2000;   // requests after which a use counts half
 
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 std::size_t up(std::size_t n, std::size_t step) { return (n + step - 1) / step * step; }
 
 // Where one matrix lies: pages of a file, and its first byte in them.

@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/index.hpp"
 #include "base/random.hpp"
 
 namespace sinew::engine {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 Timing timing_of(std::vector<double> seconds) {
   std::sort(seconds.begin(), seconds.end());

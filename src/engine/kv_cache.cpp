@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/index.hpp"
 #include "base/text.hpp"
 
 namespace sinew::engine {
@@ -21,8 +22,6 @@ constexpr TypeName kTypes[] = {{KvType::f32, "f32", BlockFormat::f32},
                                {KvType::bf16, "bf16", BlockFormat::bf16},
                                {KvType::q8, "q8", BlockFormat::q8_0},
                                {KvType::q4, "q4", BlockFormat::q4_0}};
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 std::size_t row_bytes(KvType type, index_t elements) {
   const BlockInfo& info = block_info(kv_format(type));

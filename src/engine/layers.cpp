@@ -2,13 +2,12 @@
 
 #include <algorithm>
 
+#include "base/index.hpp"
 #include "kernels/norm.hpp"
 #include "kernels/vector.hpp"
 
 namespace sinew::engine {
 namespace {
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 GateRule gate_rule(const ModelConfig& config) {
   const MoeConfig& moe = config.moe;

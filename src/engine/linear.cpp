@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/index.hpp"
 #include "base/team.hpp"
 #include "engine/packing.hpp"
 #include "kernels/float_stream.hpp"
@@ -19,7 +20,6 @@ namespace {
 
 constexpr index_t kFew = 8;  // up to this many tokens, dot products cost less than a packed panel
 
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 index_t tiles(index_t n) { return units(n, kTile); }
 
 // Rows [first, first + count) of W against a few tokens, row by row: memory sets the pace, so what is widened

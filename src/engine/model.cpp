@@ -4,14 +4,13 @@
 #include <functional>
 
 #include "base/error.hpp"
+#include "base/index.hpp"
 #include "base/log.hpp"
 #include "base/text.hpp"
 #include "engine/tensor_finder.hpp"
 
 namespace sinew::engine {
 namespace {
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 // The format for a matrix derived from another: it holds what that holds, exactly or nearly (of quantized
 // weights 8 bits keep all that counts, and are read fast).

@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "base/float_formats.hpp"
+#include "base/index.hpp"
 #include "base/random.hpp"
 #include "base/team.hpp"
 #include "engine/packing.hpp"
@@ -18,8 +19,6 @@ namespace sinew::engine {
 namespace {
 
 constexpr double kSpread = 0.02;  // standard deviation of weights
-
-std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
 // Random bits, a stream for every `key`.
 void fill_random(std::byte* out, std::size_t bytes, std::uint64_t key) {

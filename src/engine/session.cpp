@@ -5,6 +5,7 @@
 
 #include "base/error.hpp"
 #include "base/files.hpp"
+#include "base/index.hpp"
 #include "base/team.hpp"
 #include "config/rope.hpp"
 
@@ -13,7 +14,6 @@ namespace {
 
 constexpr index_t kHeadRows = 32;  // rows of logits made at once
 
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 index_t count_of(const Input& input) { return static_cast<index_t>(input.tokens.size()); }
 
 }  // namespace

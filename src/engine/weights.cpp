@@ -6,14 +6,13 @@
 
 #include "base/error.hpp"
 #include "base/float_formats.hpp"
+#include "base/index.hpp"
 #include "kernels/widen.hpp"
 #include "quant/gguf_export.hpp"
 #include "quant/quantize_rows.hpp"
 
 namespace sinew::engine {
 namespace {
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 void fp8_row(const WeightMatrix& w, index_t row, float* out) {
   const auto* const bytes = reinterpret_cast<const std::uint8_t*>(w.data) + size(row) * w.row_bytes;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/index.hpp"
 #include "base/threads.hpp"
 #include "kernels/vector.hpp"
 #include "kernels/workspace.hpp"
@@ -15,8 +16,6 @@ constexpr index_t kQueries = 64;  // rows of a backward block
 constexpr index_t kKeys = 256;    // keys of a backward block
 constexpr index_t kLine =
     kKeys + kTile;  // their row stride: not a power of two, whose rows would share cache sets
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 // Few elements: a call of memcpy costs more.
 template <class T>

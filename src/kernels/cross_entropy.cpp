@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/index.hpp"
 #include "base/threads.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/vector.hpp"
@@ -12,8 +13,6 @@ namespace sinew {
 namespace {
 
 constexpr index_t kLogits = index_t{1} << 24;  // held at once: 64 MiB of fp32
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 index_t piece_of(index_t tokens, index_t vocabulary) {
   return std::min(tokens, std::max(kTile, kLogits / vocabulary / kTile * kTile));

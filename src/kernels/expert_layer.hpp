@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/index.hpp"
 #include "base/threads.hpp"
 #include "kernels/experts.hpp"
 #include "kernels/vector.hpp"
@@ -18,8 +19,6 @@ constexpr index_t kBigRows = 1024;          // above, an expert's rows are share
 constexpr index_t kChunk = 256;             // ... in pieces of this many
 constexpr index_t kFitBytes = 1280 << 10;   // of panels that a cache holds beside the rows they meet
 constexpr index_t kPanelBytes = 384 << 10;  // of panels that all rows of such a piece go over in turn
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 // Panels of one expert's three weights, as the direction needs them.
 template <class T>

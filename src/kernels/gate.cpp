@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "base/index.hpp"
 #include "base/threads.hpp"
 #include "kernels/vector.hpp"
 #include "kernels/workspace.hpp"
@@ -13,8 +14,6 @@ namespace sinew {
 namespace {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 // Indices of the `count` largest, largest first; of equals the lowest index first. NaN counts as least.
 template <class Index>

@@ -9,12 +9,11 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "base/index.hpp"
 #include "kernels/bf16.hpp"
 #include "kernels/isa.hpp"
 
 namespace sinew {
-
-using index_t = std::int64_t;
 
 constexpr index_t kTile = 32;  // rows and columns of a block
 template <class T>

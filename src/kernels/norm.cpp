@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/index.hpp"
 #include "base/threads.hpp"
 #include "kernels/vector.hpp"
 #include "kernels/workspace.hpp"
@@ -10,8 +11,6 @@ namespace sinew {
 namespace {
 
 constexpr index_t kRows = 128;  // of one partial sum of the weight's gradient, whatever the threads
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 }  // namespace
 

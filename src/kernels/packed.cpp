@@ -4,13 +4,12 @@
 #include <cstring>
 
 #include "base/error.hpp"
+#include "base/index.hpp"
 
 namespace sinew {
 namespace {
 
 constexpr index_t kRows = kPackedRows;
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 // The codes of one row's block in the order of its columns.
 template <std::size_t N>

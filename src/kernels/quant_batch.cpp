@@ -1,14 +1,9 @@
 #include "kernels/quant_batch.hpp"
+#include "base/index.hpp"
 
 #include <cstring>
 
 namespace sinew {
-namespace {
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
-
-}  // namespace
-
 QuantBatch take_batch(Workspace::Frame& frame, index_t tokens, index_t cols) {
   const index_t wide = padded_cols(cols);
   return {tokens,

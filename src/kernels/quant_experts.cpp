@@ -5,6 +5,7 @@
 #include <new>
 
 #include "base/error.hpp"
+#include "base/index.hpp"
 #include "base/team.hpp"
 #include "kernels/quant_slices.hpp"
 #include "kernels/quant_stream.hpp"
@@ -12,8 +13,6 @@
 
 namespace sinew {
 namespace {
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 // One network at work.
 struct Network {

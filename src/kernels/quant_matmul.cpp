@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/error.hpp"
+#include "base/index.hpp"
 #include "base/team.hpp"
 #include "kernels/quant_slices.hpp"
 #include "kernels/quant_stream.hpp"
@@ -11,8 +12,6 @@
 
 namespace sinew {
 namespace {
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 void copy_out(const float* from, const float* bias, index_t columns, float* to) {
   if (bias == nullptr && columns == 32) {  // nearly always: inline

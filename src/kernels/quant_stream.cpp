@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/index.hpp"
 #include "kernels/stretches.hpp"
 
 namespace sinew {
 namespace {
 
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 index_t tiles(const PackedMatrix& w) { return units(w.rows, kPackedRows); }
 index_t units_of(const FewProduct& p) { return units(tiles(*p.w), kFewTiles); }
 index_t tile_bytes(const PackedMatrix& w) { return packed_layout(w.format).tile_bytes(w.cols); }

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/error.hpp"
+#include "base/index.hpp"
 #include "base/team.hpp"
 #include "kernels/gemm.hpp"
 #include "kernels/workspace.hpp"
@@ -14,8 +15,6 @@
 
 namespace sinew {
 namespace {
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 // Panel p has 32 (p + 1) rows, and those before it 32 p (p + 1) / 2 together.
 index_t panel_begin(index_t number) { return kTile * kTile * number * (number + 1) / 2; }

@@ -3,15 +3,10 @@
 #include <algorithm>
 
 #include "base/error.hpp"
+#include "base/index.hpp"
 #include "kernels/matmul.hpp"
 
 namespace sinew {
-namespace {
-
-std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
-
-}  // namespace
-
 std::vector<ColumnPiece> column_pieces(std::int64_t cols) {
   constexpr std::int64_t kBlock = 256;
   const std::int64_t pieces = std::max<std::int64_t>(1, (cols + kHessianSpan - 1) / kHessianSpan);

@@ -7,12 +7,11 @@
 #include <cstring>
 
 #include "base/float_formats.hpp"
+#include "base/index.hpp"
 #include "kernels/kernel_support.hpp"
 
 namespace sinew {
 namespace {
-
-std::size_t size(index_t n) { return static_cast<std::size_t>(n); }
 
 // `n` random numbers a row in `format`.
 std::vector<std::byte> random_rows(BlockFormat format, index_t rows, index_t n, std::uint64_t seed) {
