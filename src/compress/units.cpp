@@ -10,7 +10,6 @@
 namespace sinew::compress {
 namespace {
 
-using engine::MixtureOfExperts;
 using engine::SwigluWeights;
 
 class Builder {
