@@ -4,6 +4,8 @@
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
+#include <csignal>
+
 #include "base/error.hpp"
 #include "comm/lost_rank.hpp"
 #include "comm/nccl_endpoint.hpp"
@@ -105,6 +107,9 @@ std::shared_ptr<Endpoint> connect(const c10::intrusive_ptr<c10d::Store>& store,
   ensure(options.rank >= 0 && options.rank < options.size, "rank {} of {}", options.rank, options.size);
   if (options.device.is_cuda()) return connect_nccl(store, options);
   if (options.size == 1) return std::make_shared<Alone>(options);
+  // Gloo writes to sockets whose other end may have left: that is to be an error of the write, not the end of
+  // this process.
+  std::signal(SIGPIPE, SIG_IGN);
   return std::make_shared<GlooEndpoint>(store, options);
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <numeric>
 #include <thread>
 
@@ -159,6 +160,13 @@ TEST(Communicator, SaysWhoDidNotComeAndInWhat) {
     EXPECT_NE(text.find("from rank 1"), std::string::npos) << text;
     EXPECT_EQ(text.find('\n'), std::string::npos) << text;
   }
+}
+
+// Whether a write meets a closed socket is a matter of microseconds; that it must not kill us is not.
+TEST(Communicator, WritingToARankThatLeftRaisesNoSignal) {
+  std::signal(SIGPIPE, SIG_DFL);
+  run_ranks(2, [](const std::shared_ptr<Endpoint>&) {});
+  EXPECT_EQ(std::signal(SIGPIPE, SIG_IGN), SIG_IGN);
 }
 
 // After a rank is gone the others form new groups over the same store, in the processes that they are.
