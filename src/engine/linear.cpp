@@ -10,7 +10,6 @@
 #include "engine/packing.hpp"
 #include "kernels/float_stream.hpp"
 #include "kernels/quant_experts.hpp"
-#include "kernels/quant_tables.hpp"
 #include "kernels/unit_list.hpp"
 #include "kernels/vector.hpp"
 #include "kernels/workspace.hpp"

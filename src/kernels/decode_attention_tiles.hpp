@@ -53,11 +53,8 @@ inline void narrow_q4_0(const std::byte* row, index_t n, bf16* out) {
 }
 inline void narrow_f16(const std::byte* row, index_t n, bf16* out) {
   const auto* const x = reinterpret_cast<const std::uint16_t*>(row);
-  const auto part = [&](index_t i) {
-    return (Vf)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + i)));
-  };
   index_t i = 0;
-  for (; i + 32 <= n; i += 32) store(out + i, part(i), part(i + 16));
+  for (; i + 32 <= n; i += 32) store(out + i, halves(x + i), halves(x + i + 16));
   for (; i < n; ++i) out[i] = to_bf16(half_to_float(x[i]));
 }
 

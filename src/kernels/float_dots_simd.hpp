@@ -17,11 +17,7 @@ template <BlockFormat F>
 [[gnu::always_inline]] inline Vf weights_at(const std::byte* p) {
   if constexpr (F == BlockFormat::f32) return load_as<Vf>(p);
   if constexpr (F == BlockFormat::bf16) return load(reinterpret_cast<const bf16*>(p));
-#if SINEW_WIDTH == 16
-  return (Vf)_mm512_maskz_cvtph_ps(0xffff, load_as<__m256i>(p));
-#else
-  return (Vf)_mm256_cvtph_ps(load_as<__m128i>(p));
-#endif
+  return halves(p);
 }
 
 template <BlockFormat F>

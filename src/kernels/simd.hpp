@@ -39,6 +39,14 @@ template <class V>
 #endif
 }
 [[gnu::always_inline]] inline Vf load(const bf16* p) { return (Vf)(words(p) << 16); }
+// Numbers of fp16.
+#if defined(__AVX512F__)
+[[gnu::always_inline]] inline Vf halves(const void* p) {
+  return (Vf)_mm512_maskz_cvtph_ps(0xffff, load_as<__m256i>(p));
+}
+#elif defined(__F16C__)
+[[gnu::always_inline]] inline Vf halves(const void* p) { return (Vf)_mm256_cvtph_ps(load_as<__m128i>(p)); }
+#endif
 [[gnu::always_inline]] inline void store(float* p, Vf v) { __builtin_memcpy(p, &v, sizeof v); }
 [[gnu::always_inline]] inline void store(bf16* p, Vf v) {
 #if defined(__AVX512BF16__)

@@ -14,13 +14,7 @@ typedef std::uint8_t Vub __attribute__((vector_size(W)));
 void widen_f16(const std::byte* row, std::size_t n, float* out) {
   const auto* const x = reinterpret_cast<const std::uint16_t*>(row);
   std::size_t i = 0;
-#if SINEW_WIDTH == 16
-  for (; i + W <= n; i += W)
-    _mm512_storeu_ps(out + i, _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i*)(x + i))));
-#else
-  for (; i + W <= n; i += W)
-    _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(x + i))));
-#endif
+  for (; i + W <= n; i += W) store(out + i, halves(x + i));
   for (; i < n; ++i) out[i] = half_to_float(x[i]);
 }
 

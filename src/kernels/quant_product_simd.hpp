@@ -1,0 +1,102 @@
+// The product of unpacked spans of quant_tables.hpp on vectors, for instruction sets without tiles. See
+// simd.hpp for how to include it.
+#pragma once
+
+#include "kernels/quant_simd.hpp"
+
+namespace sinew {
+namespace {
+
+// A block of R tokens and C vectors of rows: R * C sums stay in registers while C + R vectors are read for
+// each four columns, so that reading keeps up with two products a cycle.
+constexpr int kBlockTokens = W == 16 ? 8 : 4, kBlockVectors = 2;
+constexpr index_t kBlocks = 16 / kBlockTokens * (32 / W / kBlockVectors);  // of 16 tokens by 32 rows
+using BlockSums = Vi[kBlockTokens][kBlockVectors];
+
+// s += the products of the block's tokens (64 bytes apart) with its rows (at w[0], w[1]) over `steps` of 64
+// columns.
+[[gnu::always_inline]] inline void add_products(const std::int8_t* a, index_t steps,
+                                                const std::int8_t* const (&w)[kBlockVectors], BlockSums& s,
+                                                FetchInParts& ahead) {
+  for (index_t step = 0; step < steps; ++step) {
+    ahead.part();
+#pragma GCC unroll 2
+    for (index_t v = 0; v < 16; ++v) {
+      Vw line[kBlockVectors];
+#pragma GCC unroll 2
+      for (int c = 0; c < kBlockVectors; ++c) line[c] = load_as<Vw>(w[c] + (step * 16 + v) * 64);
+#pragma GCC unroll 8
+      for (int r = 0; r < kBlockTokens; ++r) {
+        const std::int32_t x = four(a + step * 1024 + r * 64 + v * 4);
+#pragma GCC unroll 2
+        for (int c = 0; c < kBlockVectors; ++c)
+#if SINEW_WIDTH == 16
+          s[r][c] = dot(s[r][c], line[c], x);
+#else
+          s[r][c] = dot_signed(s[r][c], line[c], x);
+#endif
+      }
+    }
+  }
+}
+
+// Vector `c` of a panel of 32 rows whose second 16 begin `apart` bytes after the first.
+[[gnu::always_inline]] inline const std::int8_t* panel_vector(const std::int8_t* b, index_t apart, int c) {
+  return b + c * W / 16 * apart + c * W % 16 * 4;
+}
+
+// body(tokens, vectors) for the first token and vector of every block of `groups` of 16 tokens by 32 rows.
+template <class Body>
+[[gnu::always_inline]] inline void each_block(index_t groups, const Body& body) {
+  for (index_t token = 0; token < groups * 16; token += kBlockTokens)
+    for (int c = 0; c < 32 / W; c += kBlockVectors) body(token, c);
+}
+
+void product(const std::int8_t* a, index_t stride, index_t groups, index_t steps, const std::int8_t* b,
+             const float* b_scale, const float* scale, const std::int32_t* sum, float* acc, bool first,
+             Fetch ahead) {
+  FetchInParts fetching(ahead, groups * kBlocks * steps);
+  each_block(
+      groups, [&](index_t token, int vector) __attribute__((always_inline)) {
+        const std::int8_t* const w[] = {panel_vector(b, 16 * kSpan, vector),
+                                        panel_vector(b, 16 * kSpan, vector + 1)};
+        BlockSums s;
+#pragma GCC unroll 8
+        for (int r = 0; r < kBlockTokens; ++r)
+#pragma GCC unroll 2
+          for (int c = 0; c < kBlockVectors; ++c)
+            s[r][c] = kWideCodes ? splat_int(-128 * sum[token + r]) : Vi{};
+        add_products(a + token / 16 * stride + token % 16 * 64, steps, w, s, fetching);
+        const Vf low = load(b_scale + vector * W), high = load(b_scale + (vector + 1) * W);
+        float* const to = acc + token * 32 + vector * W;
+#pragma GCC unroll 8
+        for (int r = 0; r < kBlockTokens; ++r) {
+          const Vf factor = splat(scale[token + r]);
+          const Vf left = to_floats(s[r][0]) * (low * factor), right = to_floats(s[r][1]) * (high * factor);
+          store(to + r * 32, first ? left : load(to + r * 32) + left);
+          store(to + r * 32 + W, first ? right : load(to + r * 32 + W) + right);
+        }
+      });
+}
+
+void multiply(const std::int8_t* a, index_t stride, index_t groups, index_t steps, const std::int8_t* b,
+              std::int32_t* sums) {
+  FetchInParts nothing({}, 1);
+  each_block(
+      groups, [&](index_t token, int vector) __attribute__((always_inline)) {
+        const std::int8_t* const w[] = {panel_vector(b, steps * 1024, vector),
+                                        panel_vector(b, steps * 1024, vector + 1)};
+        BlockSums s = {};
+        add_products(a + token / 16 * stride + token % 16 * 64, steps, w, s, nothing);
+#pragma GCC unroll 8
+        for (int r = 0; r < kBlockTokens; ++r)
+#pragma GCC unroll 2
+          for (int c = 0; c < kBlockVectors; ++c)
+            __builtin_memcpy(sums + (token + r) * 32 + (vector + c) * W, &s[r][c], sizeof s[r][c]);
+      });
+}
+
+void no_tiles() {}
+
+}  // namespace
+}  // namespace sinew
