@@ -6,14 +6,14 @@ namespace {
 
 template <class T>
 struct Backward {
-  const T* x;
-  const T* dy;
-  const float* weight;
-  const T* saved;
-  T* d_h;    // [rows, 2 * wide]: gradients of the gate and up products
-  T* act;    // [rows, wide]: weighted activations
-  T* slots;  // [tokens * top_k, hidden]: gradients of x by slot; null: not wanted
-  float* d_weight;
+  const T* x = nullptr;
+  const T* dy = nullptr;
+  const float* weight = nullptr;
+  const T* saved = nullptr;
+  T* d_h = nullptr;    // [rows, 2 * wide]: gradients of the gate and up products
+  T* act = nullptr;    // [rows, wide]: weighted activations
+  T* slots = nullptr;  // [tokens * top_k, hidden]: gradients of x by slot; null: not wanted
+  float* d_weight = nullptr;
 };
 
 // Gradients of one block's gate and up products and its weighted activations from dy's rows, panels [p0, p1).
@@ -268,14 +268,7 @@ void experts_backward(Isa isa, const ExpertMatrices<T>& weights, const ExpertRow
   const Layer<T> layer(isa, weights, rows, false);
   Workspace::Frame frame(thread_workspace());
   const bool direct = rows.top_k == 1 && addend == nullptr;
-  Backward<T> all{.x = x,
-                  .dy = dy,
-                  .weight = weight,
-                  .saved = saved,
-                  .d_h = nullptr,
-                  .act = nullptr,
-                  .slots = nullptr,
-                  .d_weight = d_weight};
+  Backward<T> all{.x = x, .dy = dy, .weight = weight, .saved = saved, .d_weight = d_weight};
   bool any_big = false;
   for (index_t e = 0; e < rows.experts(); ++e) any_big = any_big || layer.count(e) > kBigRows;
   if (kept != nullptr)
@@ -304,14 +297,7 @@ template <class T>
 void experts_weight_gradients(Isa isa, const ExpertMatrices<T>& weights, const ExpertRows& rows, const T* x,
                               const T* dy, const T* kept, const ExpertGradients& gradients) {
   const Layer<T> layer(isa, weights, rows, false);
-  Backward<T> all{.x = x,
-                  .dy = dy,
-                  .weight = nullptr,
-                  .saved = nullptr,
-                  .d_h = nullptr,
-                  .act = nullptr,
-                  .slots = nullptr,
-                  .d_weight = nullptr};
+  Backward<T> all{.x = x, .dy = dy};
   split_kept(layer, rows.rows(), const_cast<T*>(kept), all);  // read only
   // Small experts side by side, each on one thread; big ones on all threads, one after another.
   parallel_for(size(rows.experts()), 1, [&](std::size_t begin, std::size_t end) {

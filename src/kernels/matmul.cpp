@@ -13,7 +13,6 @@ namespace {
 
 constexpr index_t kRows = 256;   // of A a task goes over
 constexpr index_t kPanels = 16;  // of B a task goes over: 512 KiB of bf16, held in the second-level cache
-constexpr index_t kSplitPanels = 10;  // the same of fp32 in three parts
 
 // A product in progress.
 template <class T>
@@ -28,7 +27,7 @@ struct Product {
   index_t pieces() const { return args.k == 0 ? 1 : (args.k + kDepth - 1) / kDepth; }
   index_t depth(index_t piece) const { return std::min(kDepth, args.k - piece * kDepth); }
   index_t panels() const { return round_up(args.n, kTile) / kTile; }
-  index_t most_panels() const { return gemm.row > kTile ? kSplitPanels : kPanels; }  // of a task
+  index_t most_panels() const { return kPanels * kTile / gemm.row; }  // of a task: fewer of wider rows
   index_t most_depth() const { return std::min(kDepth, args.k); }
   const T* panel(index_t piece, index_t i) const {
     return packed_b + piece * panels() * gemm.panel_size(kDepth) + i * gemm.panel_size(depth(piece));
