@@ -19,7 +19,10 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-double measure(at::Device device, at::ScalarType type) {
+}  // namespace
+
+double torch_gemm_peak(at::Device device, at::ScalarType type) {
+  const at::NoGradGuard no_grad;
   const std::int64_t n = device.is_cpu() ? 2048 : 8192;
   const auto options = at::TensorOptions().device(device).dtype(type);
   const at::Tensor a = at::full({n, n}, 0.5, options), b = at::full({n, n}, 0.25, options);  // both [n, n]
@@ -41,11 +44,8 @@ double measure(at::Device device, at::ScalarType type) {
   return best;
 }
 
-}  // namespace
-
 GemmPeak torch_gemm_peak(at::Device device) {
-  const at::NoGradGuard no_grad;
-  return {measure(device, at::kFloat), measure(device, at::kBFloat16)};
+  return {torch_gemm_peak(device, at::kFloat), torch_gemm_peak(device, at::kBFloat16)};
 }
 
 GemmPeak gemm_peak(at::Device device) {

@@ -15,7 +15,8 @@ struct GemmPeak {
 // thread.
 GemmPeak gemm_peak(at::Device device = at::kCPU);
 
-// The same of libtorch alone, measured anew at each call.
+// The same of libtorch alone, measured anew at each call: of one type, FLOP/s, and of both.
+double torch_gemm_peak(at::Device device, at::ScalarType type);
 GemmPeak torch_gemm_peak(at::Device device);
 
 }  // namespace sinew

@@ -89,12 +89,11 @@ void run_layer(const Options& o, const BenchPreset& preset, const std::string& t
 void run_one(const Options& o, const BenchPreset& preset, const std::string& type) {
   const bool narrow = type == "bf16";
   const auto dtype = narrow ? at::kBFloat16 : at::kFloat;
-  const GemmPeak before = torch_gemm_peak(at::kCPU);
+  const double before = torch_gemm_peak(at::kCPU, dtype);
   const double own_peak = narrow ? matmul_peak().bf16 : matmul_peak().fp32;
   const StepTimes t = bench_steps(preset, dtype, o.warmup, o.steps);
   // Other work on the machine can only make a peak look lower: the better of two.
-  const GemmPeak after = torch_gemm_peak(at::kCPU);
-  const double peak = narrow ? std::max(before.bf16, after.bf16) : std::max(before.fp32, after.fp32);
+  const double peak = std::max(before, torch_gemm_peak(at::kCPU, dtype));
   const double planned = planned_memory(preset.model, RunShape{.micro = {preset.rows, preset.tokens, dtype}});
   Json line{{"bench", "train"},
             {"preset", preset.name},
