@@ -14,6 +14,22 @@ namespace {
 
 using test::random_matrix;
 
+// A [m, k] times B [k, n], each stored as it is or transposed.
+template <class T>
+Matmul<T> plain_product(const std::vector<T>& a, const std::vector<T>& b, index_t m, index_t n, index_t k,
+                        bool at, bool bt) {
+  return {.m = m,
+          .n = n,
+          .k = k,
+          .a = a.data(),
+          .lda = at ? m : k,
+          .a_transposed = at,
+          .b = b.data(),
+          .ldb = bt ? k : n,
+          .b_transposed = bt,
+          .ldc = n};
+}
+
 template <class T>
 void check_product(index_t m, index_t n, index_t k, int form, bool narrow, bool accumulate) {
   const bool at = form & 1, bt = form & 2, indexed = at && !bt && (form & 4);
@@ -42,19 +58,9 @@ void check_product(index_t m, index_t n, index_t k, int form, bool narrow, bool 
   for (const Isa isa : available_isas()) {
     std::vector<T> c_narrow = c0;
     std::vector<float> c = test::widened(c0);
-    Matmul<T> args{.m = m,
-                   .n = n,
-                   .k = k,
-                   .a = a.data(),
-                   .lda = at ? m : k,
-                   .a_transposed = at,
-                   .b = b.data(),
-                   .ldb = bt ? k : n,
-                   .b_transposed = bt,
-                   .a_rows = indexed ? rows.data() : nullptr,
-                   .b_rows = indexed ? rows.data() : nullptr,
-                   .ldc = n,
-                   .accumulate = accumulate};
+    Matmul<T> args = plain_product(a, b, m, n, k, at, bt);
+    args.a_rows = args.b_rows = indexed ? rows.data() : nullptr;
+    args.accumulate = accumulate;
     (narrow ? void(args.c_narrow = c_narrow.data()) : void(args.c = c.data()));
     matmul(isa, args);
     for (std::size_t i = 0; i < want.size(); ++i) {
@@ -95,17 +101,9 @@ TEST(Matmul, GivesTheSameBitsOnOneThread) {
 std::vector<float> product(Isa isa, const std::vector<float>& a, const std::vector<float>& b, index_t m,
                            index_t n, index_t k, bool at = false, bool bt = false) {
   std::vector<float> c(static_cast<std::size_t>(m * n));
-  matmul(isa, Matmul<float>{.m = m,
-                            .n = n,
-                            .k = k,
-                            .a = a.data(),
-                            .lda = at ? m : k,
-                            .a_transposed = at,
-                            .b = b.data(),
-                            .ldb = bt ? k : n,
-                            .b_transposed = bt,
-                            .c = c.data(),
-                            .ldc = n});
+  Matmul<float> args = plain_product(a, b, m, n, k, at, bt);
+  args.c = c.data();
+  matmul(isa, args);
   return c;
 }
 
