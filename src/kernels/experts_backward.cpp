@@ -135,44 +135,62 @@ struct Operands {
   }
 };
 
-// c [rows, columns] (+)= a [rows to whole tiles, k] * panels, of k only the first `depth`. between(i, n):
-// before product i of n.
+// What is left of C's block at row r, column j: its rows and columns, and whether block() can write it in
+// place.
+struct Extent {
+  index_t m, n;
+  bool whole;
+
+  Extent(index_t rows, index_t columns, index_t r, index_t j)
+      : m(std::min(kTile, rows - r)), n(std::min(kTile, columns - j)), whole(m % 16 == 0 && n == kTile) {}
+};
+
+// c [rows, columns] (+)= a [rows to whole tiles, k] * panels, of k only the first `depth`, in the pieces in
+// which matmul() sums. between(i, n): before block i of n is begun.
 template <class T, class Between>
 void weight_product(const Layer<T>& layer, const T* a, const T* panels, index_t k, index_t depth,
                     index_t rows, index_t columns, float* c, bool accumulate, const Between& between) {
-  const index_t per_strip = (columns + kTile - 1) / kTile, products = (rows + kTile - 1) / kTile * per_strip;
-  alignas(64) float tile[kTile * kTile];
+  const index_t per_strip = (columns + kTile - 1) / kTile, blocks = (rows + kTile - 1) / kTile * per_strip;
   const VectorKernels<float>& vector = vector_kernels<float>(layer.isa);
   Workspace::Frame frame(thread_workspace());
   T* const made = frame.take<T>(size(layer.gemm.left_size(k)));
+  const index_t piece = layer.gemm.depth, ld = depth > piece ? per_strip * kTile : kTile;
+  float* const sums = frame.take<float>(size(kTile * ld));  // of a strip, or of one block after another
+  const auto block = [&](const Left<T>& left, index_t r, index_t j, index_t i) {
+    const Extent at(rows, columns, r, j);
+    float *const out = c + r * columns + j, *const sum = depth > piece ? sums + j : sums;
+    const T* const panel = panels + j / kTile * layer.gemm.panel_size(k) + i * layer.gemm.row;
+    const index_t deep = std::min(piece, depth - i);
+    if (at.whole && accumulate)
+      return layer.gemm.block(left.at(i), left.lda, at.m, panel, deep, out, columns, true);
+    layer.gemm.block(left.at(i), left.lda, at.m, panel, deep, sum, ld, at.whole && i > 0);
+    if (!at.whole)
+      vector.store(sum, ld, at.m, at.n, out, columns, 1.0F, accumulate || i > 0);
+    else if (i + piece >= depth)
+      vector.store_past(sum, ld, at.m, at.n, out, columns);
+  };
+  // Block j of a strip is about to be begun: its place in C, and its share of the strip of `a` after this
+  // one.
+  const auto ask_ahead = [&](index_t r, index_t j) {
+    float* const out = c + r * columns + j;
+    for (index_t i = 0; i < std::min(kTile, rows - r) && accumulate; ++i) {
+      __builtin_prefetch(out + i * columns, 1, 3);
+      __builtin_prefetch(out + i * columns + 16, 1, 3);
+    }
+    const index_t strip = kTile * k, step = round_up(strip * kTile / columns, kLine<T>);
+    for (index_t i = j / kTile * step; i < std::min(strip, (j / kTile + 1) * step); i += kLine<T>)
+      __builtin_prefetch(a + r * k + strip + i, 0, 2);
+  };
   for (index_t r = 0; r < rows; r += kTile) {
     const Left<T> left = layer.gemm.left(a + r * k, k, std::min(kTile, rows - r), k, made);
-    for (index_t j = 0; j < columns; j += kTile) {
-      const index_t m = std::min(kTile, rows - r), n = std::min(kTile, columns - j);
-      const bool whole = m % 16 == 0 && n == kTile;
-      float* const out = c + r * columns + j;
-      for (index_t i = 0; i < m && accumulate; ++i) {
-        __builtin_prefetch(out + i * columns, 1, 3);
-        __builtin_prefetch(out + i * columns + 16, 1, 3);
+    for (index_t i = 0; i < depth; i += piece)
+      for (index_t j = 0; j < columns; j += kTile) {
+        if (i == 0) {
+          between(r / kTile * per_strip + j / kTile, blocks);
+          ask_ahead(r, j);
+        }
+        block(left, r, j, i);
       }
-      between(r / kTile * per_strip + j / kTile, products);
-      const index_t strip = kTile * k,
-                    step = round_up(strip * kTile / columns, kLine<T>);  // of the next rows
-      for (index_t i = j / kTile * step; i < std::min(strip, (j / kTile + 1) * step); i += kLine<T>)
-        __builtin_prefetch(a + r * k + strip + i, 0, 2);
-      const T* const panel = panels + j / kTile * layer.gemm.panel_size(k);
-      if (whole && accumulate) {
-        layer.gemm.block(left.a, left.lda, m, panel, depth, out, columns, true);
-        continue;
-      }
-      for (index_t i = 0; i < depth; i += kDepth) {  // rounded as matmul() rounds
-        const bool more = accumulate || i > 0;
-        layer.gemm.block(left.at(i), left.lda, m, panel + i * layer.gemm.row, std::min(kDepth, depth - i),
-                         tile, kTile, whole && more);
-        if (!whole) vector.store(tile, kTile, m, n, out, columns, 1.0F, more);
-      }
-      if (whole) vector.store_past(tile, kTile, m, n, out, columns);
-    }
   }
 }
 

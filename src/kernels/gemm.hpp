@@ -15,7 +15,8 @@
 
 namespace sinew {
 
-constexpr index_t kTile = 32;  // rows and columns of a block
+constexpr index_t kTile = 32;    // rows and columns of a block
+constexpr index_t kDepth = 512;  // of k that a product takes at once
 template <class T>
 constexpr index_t kStep = std::is_same_v<T, bf16> ? 32 : 1;  // k is padded to a multiple of this
 
@@ -60,6 +61,9 @@ struct GemmKernels {
   // one of it; where make_left is set it writes what block() takes for `a` (left() calls it): k needs no
   // padding then.
   index_t step = kStep<T>, row = kTile, block_step = kStep<T>;
+  // Sums over a long k run in pieces of this many, in rising order, whatever the number of threads: what a
+  // first-level cache holds of both operands where they are read more often than the sums.
+  index_t depth = kDepth;
   void (*make_left)(const T* a, index_t lda, index_t rows, index_t k, T* out) = nullptr;
 
   index_t panel_size(index_t k) const { return round_up(k, step) * row; }

@@ -225,6 +225,7 @@ const GemmKernels<float> gemm_fp32_amx = {.begin = configure_tiles,
                                           .block = block_of_split,
                                           .step = kDeep,
                                           .row = kStepWords / kDeep,
+                                          .depth = 128,
                                           .make_left = left_split};
 
 }  // namespace sinew

@@ -24,13 +24,18 @@ struct Product {
   float* sums = nullptr;        // [round_up(m), round_up(n)] where tasks cannot keep the sums themselves
   bool past = false;            // a c_narrow that goes past the caches
 
-  index_t pieces() const { return args.k == 0 ? 1 : (args.k + kDepth - 1) / kDepth; }
-  index_t depth(index_t piece) const { return std::min(kDepth, args.k - piece * kDepth); }
+  // Of k. Results that are stored once and narrow want few pieces, sums that grow in place small ones.
+  index_t piece_depth() const { return args.a_transposed ? gemm.depth : kDepth; }
+  index_t pieces() const { return args.k == 0 ? 1 : (args.k + piece_depth() - 1) / piece_depth(); }
+  index_t depth(index_t piece) const { return std::min(piece_depth(), args.k - piece * piece_depth()); }
   index_t panels() const { return round_up(args.n, kTile) / kTile; }
-  index_t most_panels() const { return kPanels * kTile / gemm.row; }  // of a task: fewer of wider rows
-  index_t most_depth() const { return std::min(kDepth, args.k); }
+  // Of a task: fewer of wider rows.
+  index_t most_panels() const {
+    return std::min(kPanels, kPanels * kTile / gemm.row * (kDepth / piece_depth()));
+  }
+  index_t most_depth() const { return std::min(piece_depth(), args.k); }
   const T* panel(index_t piece, index_t i) const {
-    return packed_b + piece * panels() * gemm.panel_size(kDepth) + i * gemm.panel_size(depth(piece));
+    return packed_b + piece * panels() * gemm.panel_size(piece_depth()) + i * gemm.panel_size(depth(piece));
   }
 };
 
@@ -38,7 +43,7 @@ struct Product {
 template <class T>
 const T* a_block(const Product<T>& p, index_t piece, index_t row, index_t rows, T* copy, index_t& lda) {
   const index_t k = p.depth(piece);
-  const T* const source = p.args.a + row * p.args.lda + piece * kDepth;
+  const T* const source = p.args.a + row * p.args.lda + piece * p.piece_depth();
   lda = p.args.lda;
   if (rows % 16 == 0 && k % kStep<T> == 0) return source;
   const index_t wide = padded_k<T>(k);
@@ -121,7 +126,7 @@ template <class T>
 void pack_panel(const Product<T>& p, index_t piece, index_t panel, T* out) {
   const Matmul<T>& args = p.args;
   const index_t column = panel * kTile, columns = std::min(kTile, args.n - column);
-  const index_t k0 = piece * kDepth, k = p.depth(piece);
+  const index_t k0 = piece * p.piece_depth(), k = p.depth(piece);
   if (args.b_transposed)
     p.gemm.pack_b_transposed(args.b + column * args.ldb + k0, args.ldb, columns, k, out);
   else if (args.b_rows != nullptr)
@@ -133,7 +138,7 @@ void pack_panel(const Product<T>& p, index_t piece, index_t panel, T* out) {
 template <class T>
 void pack_rows(const Product<T>& p, index_t piece, index_t row, T* out) {
   const Matmul<T>& args = p.args;
-  const index_t k0 = piece * kDepth, k = p.depth(piece), ld = padded_k<T>(k);
+  const index_t k0 = piece * p.piece_depth(), k = p.depth(piece), ld = padded_k<T>(k);
   const bool indexed = args.a_rows != nullptr;
   p.gemm.pack_a_transposed(args.a + (indexed ? 0 : k0 * args.lda) + row, args.lda,
                            indexed ? args.a_rows + k0 : nullptr, k, std::min(kTile, args.m - row), out, ld);
@@ -242,8 +247,8 @@ void multiply_transposed(Isa isa, Product<T>& p) {
 
 template <class T>
 index_t right_size(Isa isa, const Matmul<T>& args) {
-  const index_t pieces = args.k == 0 ? 1 : (args.k + kDepth - 1) / kDepth;
-  return pieces * (round_up(args.n, kTile) / kTile) * product_kernels<T>(isa).panel_size(kDepth);
+  const Product<T> p{.gemm = product_kernels<T>(isa), .vector = vector_kernels<T>(isa), .args = args};
+  return p.pieces() * p.panels() * p.gemm.panel_size(p.piece_depth());
 }
 
 template <class T>

@@ -5,9 +5,6 @@
 
 namespace sinew {
 
-// Sums over k run in pieces of this many, in rising order, whatever the number of threads.
-constexpr index_t kDepth = 512;
-
 template <class T>
 struct Matmul {
   index_t m = 0, n = 0, k = 0;
