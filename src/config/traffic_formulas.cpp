@@ -77,7 +77,7 @@ std::int64_t moe_layers(const ModelConfig& c, const StagePart& part) {
 }
 
 ExpertBytes expert_bytes(const ModelConfig& c, const Layout& l, std::int64_t members, std::int64_t experts,
-                         const ExpertRows& r, std::int64_t width) {
+                         const ExchangedRows& r, std::int64_t width) {
   if (members == 1) return {};
   const auto [narrow, wide] = row_bytes(c, l, width);
   const std::int64_t counts = r.calls * (members - 1) * 8 * (experts / members);
@@ -85,7 +85,7 @@ ExpertBytes expert_bytes(const ModelConfig& c, const Layout& l, std::int64_t mem
   return {counts + r.out * (narrow + 4) + r.in * wide, r.in * (wide + 4) + r.out * narrow};
 }
 
-ExpertBytes node_bytes(const ModelConfig& c, const Layout& l, std::int64_t nodes, const ExpertRows& r,
+ExpertBytes node_bytes(const ModelConfig& c, const Layout& l, std::int64_t nodes, const ExchangedRows& r,
                        std::int64_t width) {
   if (nodes == 1) return {};
   const auto [narrow, wide] = row_bytes(c, l, width);

@@ -73,7 +73,7 @@ std::int64_t moe_layers(const ModelConfig& config, const StagePart& part);
 
 // Expert axis. `out` rows go from a process to others' experts, `in` come from them, over a group of
 // `members`, in `calls` layers (and micro-batches). Bytes of the forward pass, and of the backward pass.
-struct ExpertRows {
+struct ExchangedRows {
   std::int64_t calls = 0, out = 0, in = 0;
 };
 struct ExpertBytes {
@@ -81,9 +81,9 @@ struct ExpertBytes {
 };
 // A row for each assignment, to the process of its expert; `experts` lie on the group.
 ExpertBytes expert_bytes(const ModelConfig& config, const Layout& layout, std::int64_t members,
-                         std::int64_t experts, const ExpertRows& rows, std::int64_t width);
+                         std::int64_t experts, const ExchangedRows& rows, std::int64_t width);
 // A row for each node that a token visits (layout.node_limit).
 ExpertBytes node_bytes(const ModelConfig& config, const Layout& layout, std::int64_t nodes,
-                       const ExpertRows& rows, std::int64_t width);
+                       const ExchangedRows& rows, std::int64_t width);
 
 }  // namespace sinew

@@ -126,7 +126,7 @@ class Counter {
     if (l_.expert == 1) return;
     std::int64_t calls = 0;
     for (const StagePart& part : held_.chunks) calls += w_.micro_batches * moe_layers(c_, part);
-    const auto with = [&](ExpertRows r) {
+    const auto with = [&](ExchangedRows r) {
       r.calls = calls;
       return r;
     };
@@ -180,7 +180,7 @@ RoutedRows even_rows(const ModelConfig& model, const sinew::Layout& l, const Ste
   const std::int64_t k = model.moe.num_experts_per_tok, assigned = tokens * k;
   const auto to_others = [](std::int64_t count, std::int64_t members) {
     const std::int64_t moved = count * (members - 1) / members;
-    return ExpertRows{0, moved, moved};
+    return ExchangedRows{0, moved, moved};
   };
   if (l.node_limit == 0) {
     rows.direct = to_others(assigned, l.expert);

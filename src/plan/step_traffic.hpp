@@ -29,7 +29,7 @@ struct StepWork {
 // (`calls` is not looked at): to the experts' processes, or with a node limit first to the nodes and then
 // inside them.
 struct RoutedRows {
-  ExpertRows direct, nodes, inside;
+  ExchangedRows direct, nodes, inside;
 };
 // As routing sends them when all experts are chosen equally often (rounded).
 RoutedRows even_rows(const ModelConfig& model, const sinew::Layout& layout, const StepWork& work,

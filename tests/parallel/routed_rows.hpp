@@ -50,7 +50,7 @@ class RoutedCount {
   }
 
  private:
-  void move(ExpertRows plan::RoutedRows::*kind, std::int64_t from, std::int64_t to) {
+  void move(ExchangedRows plan::RoutedRows::*kind, std::int64_t from, std::int64_t to) {
     if (from == to) return;
     (rows_[static_cast<std::size_t>(from)].*kind).out += 1;
     (rows_[static_cast<std::size_t>(to)].*kind).in += 1;
