@@ -7,11 +7,11 @@
 
 #include <algorithm>
 #include <charconv>
-#include <chrono>
 #include <fstream>
 #include <memory>
 #include <sstream>
 
+#include "base/clock.hpp"
 #include "base/threads.hpp"
 
 namespace sinew {
@@ -123,11 +123,11 @@ double measure_memory_bandwidth() {
                });
   double best = 0;
   for (int pass = 0; pass < 8; ++pass) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = clock_seconds();
     parallel_for(kCount, kCount / 64, [&](std::size_t begin, std::size_t end) {
       for (std::size_t i = begin; i < end; ++i) out[i] = x[i] + 3.0F * y[i];
     });
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = clock_seconds() - start;
     best = std::max(best, 3.0 * sizeof(float) * static_cast<double>(kCount) / seconds);
   }
   return best;

@@ -1,9 +1,9 @@
 #include "eval/perplexity.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "base/clock.hpp"
 #include "base/error.hpp"
 #include "engine/log_probability.hpp"
 
@@ -44,7 +44,7 @@ Perplexity perplexity(engine::Session& session, const Tokenizer& tokenizer, std:
   if (options.max_tokens > 0 && static_cast<std::int64_t>(ids.size()) > options.max_tokens)
     ids.resize(static_cast<std::size_t>(options.max_tokens));
   require(ids.size() >= 2, "perplexity: the text has {} tokens, at least 2 are needed", ids.size());
-  const auto start = std::chrono::steady_clock::now();
+  const double start = clock_seconds();
   Perplexity out;
   out.tokens = static_cast<std::int64_t>(ids.size());
   std::int64_t scored_to = 1;  // tokens before this one are scored; the first has nothing before it
@@ -76,7 +76,7 @@ Perplexity perplexity(engine::Session& session, const Tokenizer& tokenizer, std:
     scored_to = end;
     if (report && !report(out.scored)) break;
   }
-  out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  out.seconds = clock_seconds() - start;
   return out;
 }
 

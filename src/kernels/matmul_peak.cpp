@@ -1,20 +1,14 @@
 #include "kernels/matmul_peak.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "kernels/isa.hpp"
 #include "kernels/matmul.hpp"
 
 namespace sinew {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 template <class T>
 double measure(T half) {
@@ -29,12 +23,12 @@ double measure(T half) {
   product.c = c.data();
   matmul(active_isa(), product);  // touches the memory
   double best = 0;
-  const auto start = Clock::now();
-  for (int i = 0; i < 3 || seconds_since(start) < 0.5; ++i) {
-    const auto begin = Clock::now();
+  const double start = clock_seconds();
+  for (int i = 0; i < 3 || clock_seconds() - start < 0.5; ++i) {
+    const double begin = clock_seconds();
     matmul(active_isa(), product);
-    best = std::max(best, 2.0 * n * n * n / seconds_since(begin));
-    if (seconds_since(start) > 5) break;  // a machine this slow or loaded gets no third try
+    best = std::max(best, 2.0 * n * n * n / (clock_seconds() - begin));
+    if (clock_seconds() - start > 5) break;  // a machine this slow or loaded gets no third try
   }
   return best;
 }

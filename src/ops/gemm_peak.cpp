@@ -4,22 +4,14 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <mutex>
 
+#include "base/clock.hpp"
 #include "kernels/matmul_peak.hpp"
 
 namespace sinew {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-}  // namespace
+namespace {}  // namespace
 
 double torch_gemm_peak(at::Device device, at::ScalarType type) {
   const at::NoGradGuard no_grad;
@@ -33,13 +25,13 @@ double torch_gemm_peak(at::Device device, at::ScalarType type) {
   };
   multiply();  // builds the kernel and touches the memory
   double best = 0;
-  const auto start = Clock::now();
-  for (int i = 0; i < 3 || seconds_since(start) < 0.5; ++i) {
-    const auto begin = Clock::now();
+  const double start = clock_seconds();
+  for (int i = 0; i < 3 || clock_seconds() - start < 0.5; ++i) {
+    const double begin = clock_seconds();
     multiply();
     const double flops = 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n);
-    best = std::max(best, flops / seconds_since(begin));
-    if (seconds_since(start) > 5) break;  // a machine this slow or loaded gets no third try
+    best = std::max(best, flops / (clock_seconds() - begin));
+    if (clock_seconds() - start > 5) break;  // a machine this slow or loaded gets no third try
   }
   return best;
 }

@@ -3,9 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "base/error.hpp"
 #include "base/threads.hpp"
 
@@ -16,12 +16,12 @@ double measure_memory_bandwidth() {
   std::vector<double> a(count, 0), b(count, 1), c(count, 2);
   double best = 0;
   for (int round = 0; round < 5; ++round) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = clock_seconds();
     const double s = 1 + round;
     parallel_for(count, std::size_t{1} << 16, [&](std::size_t begin, std::size_t end) {
       for (std::size_t i = begin; i < end; ++i) a[i] = b[i] + s * c[i];
     });
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = clock_seconds() - start;
     best = std::max(best, 3.0 * 8 * count / std::max(seconds, 1e-9));
   }
   ensure(a[count / 2] == 11, "triad gave {}", a[count / 2]);

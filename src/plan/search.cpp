@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <mutex>
 
+#include "base/clock.hpp"
 #include "base/error.hpp"
 #include "base/text.hpp"
 #include "base/threads.hpp"
@@ -257,7 +257,7 @@ void try_leaf(const Setup& s, const Kit& kit, const Constants& k, double memory,
 
 SearchResult search_layouts(const Setup& base, const SearchSpace& given, const Constants& k, int keep,
                             Objective objective, double memory_limit) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = clock_seconds();
   const Space space = fill(base, given);
   const double memory = memory_limit > 0 ? memory_limit : base.chip.memory_bytes;
   std::vector<Core> cores;
@@ -305,7 +305,7 @@ SearchResult search_layouts(const Setup& base, const SearchSpace& given, const C
   result.best = kept.take();
   result.considered = counters.considered;
   result.simulated = counters.simulated;
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.seconds = clock_seconds() - start;
   return result;
 }
 

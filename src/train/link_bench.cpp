@@ -2,19 +2,15 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 
+#include "base/clock.hpp"
 #include "config/traffic_formulas.hpp"
 #include "parallel/partition_of.hpp"
 #include "train/part_bench.hpp"
 
 namespace sinew {
 namespace {
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 constexpr int kTimes = 3;  // calls of a round, each on memory of its own
 
@@ -33,7 +29,7 @@ struct Link {
   void round(bool counts) {
     for (int size = 0; size < 2; ++size) {
       group->barrier();
-      const double start = now();
+      const double start = clock_seconds();
       std::function<void()> before;
       for (const Call& call : calls[size]) {
         auto next = call();
@@ -41,7 +37,7 @@ struct Link {
         before = std::move(next);
       }
       if (before) before();
-      if (counts) sums[size] += (now() - start) / kTimes;
+      if (counts) sums[size] += (clock_seconds() - start) / kTimes;
     }
   }
   LinkRate rate(double rounds) const {

@@ -3,12 +3,12 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "base/checksum.hpp"
+#include "base/clock.hpp"
 #include "base/error.hpp"
 #include "base/files.hpp"
 #include "base/log.hpp"
@@ -29,11 +29,11 @@ double probe(at::ScalarType type, const std::shared_ptr<Mesh>& mesh) {
   const auto a = at::full({768, 768}, 0.5, at::TensorOptions(type)), b = at::full_like(a, 0.25);
   auto c = at::mm(a, b);
   constexpr int times = 16;
-  const auto start = std::chrono::steady_clock::now();
+  const double start = clock_seconds();
   for (int i = 0; i < times; ++i) at::mm_out(c, a, b);
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  if (mesh == nullptr) return seconds.count() / times;
-  const auto mean = at::full({1}, seconds.count() / times / mesh->size(), at::kDouble);
+  const double seconds = clock_seconds() - start;
+  if (mesh == nullptr) return seconds / times;
+  const auto mean = at::full({1}, seconds / times / mesh->size(), at::kDouble);
   mesh->world()->all_reduce(mean);
   return mean.item<double>();
 }

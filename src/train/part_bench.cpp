@@ -4,10 +4,10 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 #include <list>
 
+#include "base/clock.hpp"
 #include "base/error.hpp"
 #include "model/attention.hpp"
 #include "model/balance.hpp"
@@ -29,10 +29,6 @@ using at::Tensor;
 using Tensors = std::vector<Tensor>;
 using Forward = std::function<Tensors(const Tensors&)>;
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 constexpr int copies = 3;  // inputs in flight
 
 // One operation over inputs of its own.
@@ -49,19 +45,19 @@ class Part {
   PartSeconds run() {
     Tensors out[copies];
     WeightWork later[copies];
-    const double start = now();
+    const double start = clock_seconds();
     for (int i = 0; i < copies; ++i) out[i] = forward_(inputs_[i]);
-    const double middle = now();
+    const double middle = clock_seconds();
     if (gradients_.empty())
       for (const Tensor& y : out[0]) gradients_.push_back(at::ones_like(y));
-    const double again = now();
+    const double again = clock_seconds();
     for (int i = copies; i-- > 0;) {
       backward(out[i], later[i]);
       out[i].clear();
     }
-    const double half = now();
+    const double half = clock_seconds();
     for (WeightWork& work : later) work.run();
-    const double end = now();
+    const double end = clock_seconds();
     for (auto& set : inputs_)
       for (Tensor& x : set) x.mutable_grad().reset();
     return {(middle - start) / copies, (end - again) / copies, split_ ? (end - half) / copies : 0};
@@ -217,13 +213,13 @@ class UpdateBench {
   }
 
   double run() {
-    const double start = now();
+    const double start = clock_seconds();
     const double norm = optimizer_->gradient_norm();
     optimizer_->step(1e-4, norm > 1 ? 1 / norm : 1);
     optimizer_->zero_gradients();
-    const double middle = now();
+    const double middle = clock_seconds();
     if (gradients_.defined()) gradients_.zero_();
-    return (middle - start) * scale_ + (now() - middle) * zero_scale_;
+    return (middle - start) * scale_ + (clock_seconds() - middle) * zero_scale_;
   }
 
  private:
@@ -350,10 +346,10 @@ StepParts bench_parts(const ModelConfig& config, const PartShape& shape,
                       const RunConfig::Optimizer& optimizer, double seconds,
                       const std::shared_ptr<Mesh>& mesh) {
   PartBench bench(config, shape, optimizer, mesh);
-  const double begin = now();
+  const double begin = clock_seconds();
   bench.round();
   bench.round();
-  double one = (now() - begin) / 2;
+  double one = (clock_seconds() - begin) / 2;
   if (mesh) {  // all make the same number of rounds
     const auto longest = at::full({1}, one, at::kDouble);
     mesh->world()->all_reduce(longest, Reduction::max);

@@ -6,8 +6,8 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
-#include <chrono>
 
+#include "base/clock.hpp"
 #include "base/error.hpp"
 #include "base/text.hpp"
 #include "config/run_config.hpp"
@@ -22,10 +22,6 @@ namespace sinew {
 namespace {
 
 using at::Tensor;
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 double median(std::vector<double> x) {
   std::sort(x.begin(), x.end());
@@ -128,7 +124,7 @@ Layer make_layer(const BenchPreset& p, at::ScalarType type) {
 
 double run_moe(const Layer& l, bool skewed) {
   l.x.mutable_grad().reset();
-  const double start = now();
+  const double start = clock_seconds();
   const auto experts = l.gate.size(0);
   auto routing = gate(project_wide(l.x, l.gate), {}, {.top_k = l.top_k});
   if (skewed) {  // every other token goes to expert 0
@@ -142,14 +138,14 @@ double run_moe(const Layer& l, bool skewed) {
       l.shared[0].size(0) > 0 ? swiglu_network(l.x, l.shared[0], l.shared[1], l.shared[2]) : Tensor();
   const auto y = moe_experts(l.x, routing.weights, where, l.experts, shared);
   torch::autograd::backward({y}, {l.dy});
-  return now() - start;
+  return clock_seconds() - start;
 }
 
 double run_dense(const Layer& l) {
   l.x.mutable_grad().reset();
-  const double start = now();
+  const double start = clock_seconds();
   torch::autograd::backward({swiglu_network(l.x, l.dense[0], l.dense[1], l.dense[2])}, {l.dy});
-  return now() - start;
+  return clock_seconds() - start;
 }
 
 }  // namespace
@@ -223,16 +219,16 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
     const Batch batch = random_batch(preset, i);
     OpTimes times;
     const OpTimesScope scope(times);
-    const double start = now();
+    const double start = clock_seconds();
     const auto loss = model.loss(batch.tokens, batch.targets);
-    const double middle = now();
+    const double middle = clock_seconds();
     torch::autograd::backward({loss.total}, {});
-    const double end = now();
+    const double end = clock_seconds();
     optimizer.accumulate();
     const double norm = optimizer.gradient_norm();
     optimizer.step(4e-4, norm > 1 ? 1 / norm : 1);
     optimizer.zero_gradients();
-    const double last = now();
+    const double last = clock_seconds();
     t.loss = loss.cross_entropy.item<double>();
     if (i + 1 == warmup) faults = page_faults();
     if (i < warmup) continue;

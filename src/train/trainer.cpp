@@ -3,11 +3,11 @@
 #include <ATen/Parallel.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <limits>
 
+#include "base/clock.hpp"
 #include "base/error.hpp"
 #include "base/files.hpp"
 #include "base/log.hpp"
@@ -30,11 +30,6 @@
 
 namespace sinew {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 std::unique_ptr<LanguageModel> build_model(const TrainingSetup& s) {
   std::unique_ptr<LanguageModel> model;
@@ -162,16 +157,16 @@ class Trainer {
 
   // One step, and whatever is due after it.
   void take_step() {
-    const auto start = Clock::now();
+    const double start = clock_seconds();
     const TokenBatch batch = [&] {
       const Span span(SpanKind::data, "wait for data");
       return prefetcher_->next();
     }();
-    data_seconds_ += seconds_since(start);
+    data_seconds_ += clock_seconds() - start;
     StepReport report = update(batch);
     clock_.end_step();
-    work_seconds_ += seconds_since(start);
-    if (steps_begun_++ > 0) all_work_seconds_ += seconds_since(start), ++steps_timed_;
+    work_seconds_ += clock_seconds() - start;
+    if (steps_begun_++ > 0) all_work_seconds_ += clock_seconds() - start, ++steps_timed_;
     const bool last = step_ == c_.train.steps;
     const bool log_due = step_ % c_.log.every == 0 || last || !report.skipped.empty();
     stop_ = agreed_stop();
@@ -273,7 +268,7 @@ class Trainer {
   }
 
   void evaluate_now(Record& record) {
-    const auto start = Clock::now();
+    const double start = clock_seconds();
     const std::int64_t rows = c_.train.micro_batch == 0 ? c_.train.batch : c_.train.micro_batch;
     evaluation_ = evaluate(*model_, *setup_.validation, c_.eval.batches * c_.train.batch, rows,
                            c_.data.mask_documents, setup_.device, mesh_);
@@ -282,7 +277,7 @@ class Trainer {
     say(fmt::format("step {}: validation loss {:.4f}, {:.4f} bits per byte ({} tokens in {})", step_,
                     evaluation_->loss, evaluation_->bits_per_byte,
                     human_count(static_cast<double>(evaluation_->tokens)),
-                    human_seconds(seconds_since(start))));
+                    human_seconds(clock_seconds() - start)));
   }
 
   // Without a prompt a sample begins as documents do: at the beginning token, or after an end of text.
@@ -339,11 +334,11 @@ class Trainer {
     auto files = setup_.tokenizer_files;
     files["config.json"] = write_model_config(setup_.model);
     files["run.toml"] = to_toml(c_);
-    const auto start = Clock::now();
+    const double start = clock_seconds();
     checkpoint_ = save_checkpoint(directory_.checkpoints(), state, optimizer_, files, c_.checkpoint, mesh_);
     saved_ = step_;
     say(fmt::format("step {}: saved {} ({})", step_, checkpoint_.string(),
-                    human_seconds(seconds_since(start))));
+                    human_seconds(clock_seconds() - start)));
   }
 
   // After repeated skips: the weights of the last good checkpoint, with the text that follows, not the same

@@ -1,10 +1,9 @@
 // sinew generate on the libtorch path, from a Hugging Face directory.
 #include "cli/generate.hpp"
+#include "base/clock.hpp"
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
-
-#include <chrono>
 
 #include "base/error.hpp"
 #include "base/threads.hpp"
@@ -38,11 +37,11 @@ void generate_with_torch(const GenerateCommand& o) {
   if (tokenizer->eos()) ends.push_back(*tokenizer->eos());
 
   TextOutput output(*tokenizer, prompt, o.json);
-  const auto start = std::chrono::steady_clock::now();
+  const double start = clock_seconds();
   const auto result =
       generate(*model, prompt, options, ends, device, [&](TokenId id) { return output.push(id); });
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  output.finish(result.tokens, {{"finish_reason", finish_name(result.finish)}, {"seconds", seconds.count()}});
+  const double seconds = clock_seconds() - start;
+  output.finish(result.tokens, {{"finish_reason", finish_name(result.finish)}, {"seconds", seconds}});
 }
 
 }  // namespace sinew::cli
