@@ -216,15 +216,15 @@ std::string_view torch_name(at::ScalarType type) {
 
 void write_generation_config(const ModelConfig& config, const fs::path& directory) {
   if (config.bos_token_ids.empty() && config.eos_token_ids.empty()) return;
-  nlohmann::ordered_json json;
+  nlohmann::ordered_json out;
   const auto put = [&](const char* key, const std::vector<std::int64_t>& ids) {
-    if (ids.size() == 1) json[key] = ids[0];
-    if (ids.size() > 1) json[key] = ids;
+    if (ids.size() == 1) out[key] = ids[0];
+    if (ids.size() > 1) out[key] = ids;
   };
-  json["_from_model_config"] = true;
+  out["_from_model_config"] = true;
   put("bos_token_id", config.bos_token_ids);
   put("eos_token_id", config.eos_token_ids);
-  write_file_atomic(directory / "generation_config.json", json.dump(2) + "\n");
+  write_file_atomic(directory / "generation_config.json", out.dump(2) + "\n");
 }
 
 }  // namespace

@@ -34,9 +34,9 @@ TEST(Trace, JoinsTheRanksIntoOneChromeTrace) {
   EXPECT_NEAR(report.ranks[0].totals.of(SpanKind::bubble), 3e-6, 1e-15);
   EXPECT_NEAR(report.ranks[0].totals.of(SpanKind::optimizer), 1e-6, 1e-15);
   EXPECT_NEAR(report.ranks[0].seconds, 9e-6, 1e-15);
-  const auto json = nlohmann::json::parse(test::slurp(dir / "out.json"));
+  const auto trace = nlohmann::json::parse(test::slurp(dir / "out.json"));
   int spans = 0, names = 0;
-  for (const auto& e : json["traceEvents"]) {
+  for (const auto& e : trace["traceEvents"]) {
     if (e["ph"] == "X") {
       ++spans;
       EXPECT_GE(e["ts"].get<double>(), 0);

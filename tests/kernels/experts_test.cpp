@@ -13,7 +13,7 @@ using test::relative_error;
 
 // One layer of random numbers; weights of expert e are slices of one vector.
 template <class T>
-struct Case {
+struct ExpertsCase {
   index_t tokens, top_k, experts, hidden, width;
   std::vector<std::int64_t> choice;
   std::vector<T> x, dy, gate, up, down, addend;
@@ -22,8 +22,8 @@ struct Case {
 };
 
 template <class T>
-Case<T> make_case(index_t tokens, index_t top_k, index_t experts, index_t hidden, index_t width,
-                  std::vector<std::int64_t> choice, int flags) {
+ExpertsCase<T> make_case(index_t tokens, index_t top_k, index_t experts, index_t hidden, index_t width,
+                         std::vector<std::int64_t> choice, int flags) {
   const double scale = 1 / std::sqrt(static_cast<double>(hidden));
   return {tokens,
           top_k,
@@ -49,7 +49,7 @@ struct Want {
 
 // The same layer, one slot after another, in doubles.
 template <class T>
-Want reference(const Case<T>& c, double start) {
+Want reference(const ExpertsCase<T>& c, double start) {
   const index_t H = c.hidden, I = c.width;
   Want w;
   for (index_t i = 0; i < c.tokens * H; ++i) w.y.push_back(c.added ? to_float(c.addend[i]) : 0);
@@ -98,7 +98,7 @@ struct Got {
 };
 
 template <class T>
-Got<T> run(const Case<T>& c, Isa isa, float start) {
+Got<T> run(const ExpertsCase<T>& c, Isa isa, float start) {
   std::vector<const T*> gate, up, down;
   Got<T> g;
   g.d_gate.assign(c.gate.size(), start);
@@ -131,7 +131,7 @@ Got<T> run(const Case<T>& c, Isa isa, float start) {
 // Relative error of every result, in the Euclidean norm: fp32 sums, or one rounding to bf16 at each of the
 // few places that keep bf16 (products, activations, slots).
 template <class T>
-void check(const Case<T>& c) {
+void check(const ExpertsCase<T>& c) {
   const double bound = std::is_same_v<T, bf16> ? 0.03 : 3e-6;
   constexpr float kStart = 0.25F;
   const Want want = reference(c, kStart);

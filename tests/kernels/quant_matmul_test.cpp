@@ -37,7 +37,7 @@ std::vector<double> product(const std::vector<double>& x, index_t tokens, const 
   return y;
 }
 
-std::vector<Isa> integer_isas() {
+std::vector<Isa> product_isas() {
   std::vector<Isa> list;
   for (const Isa isa : available_isas())
     if (quant_kernels(isa) != nullptr && isa != Isa::avx512 && isa != Isa::bf16) list.push_back(isa);
@@ -62,7 +62,7 @@ TEST(QuantMatmul, AnyNumberOfTokensAgainstDoubles) {
       const auto want_a = product(wide, tokens, a);
       auto want_b = product(wide, tokens, b);
       for (std::size_t i = 0; i < want_b.size(); ++i) want_b[i] += static_cast<double>(bias[i % 33]);
-      for (const Isa isa : integer_isas()) {
+      for (const Isa isa : product_isas()) {
         std::vector<float> ya(static_cast<std::size_t>(tokens * rows)),
             yb(static_cast<std::size_t>(tokens * 33));
         const QuantProduct products[] = {{&a.packed, ya.data(), rows, nullptr},
@@ -173,7 +173,7 @@ TEST_P(QuantExperts, NetworksOfOneAndManyRowsAgainstDoubles) {
       work.push_back(
           {&packed[e], chosen[e].data(), factor[e].data(), static_cast<index_t>(chosen[e].size())});
     work.push_back({&packed[3], nullptr, nullptr, tokens});
-    for (const Isa isa : integer_isas()) {
+    for (const Isa isa : product_isas()) {
       std::vector<float> y(static_cast<std::size_t>(tokens * hidden), 0.5F), one = y;
       quant_experts(isa, x.data(), hidden, tokens, work, y.data(), hidden);
       EXPECT_LT(test::relative_error(y, want), 4 * kActivations) << tokens << isa_name(isa);
