@@ -74,6 +74,30 @@ template <class V>
   store(p + W, b);
 #endif
 }
+// Columns [column, column + W) of two rows of a panel `width` columns wide (gemm.hpp): fp32 row after row,
+// bf16 as pairs.
+[[gnu::always_inline]] inline void store_row_pair(float* rows, std::int64_t width, std::int64_t column, Vf a,
+                                                  Vf b) {
+  store(rows + column, a);
+  store(rows + width + column, b);
+}
+[[gnu::always_inline]] inline void store_row_pair(bf16* rows, std::int64_t /*width*/, std::int64_t column,
+                                                  Vf a, Vf b) {
+#if defined(__AVX512BF16__)
+  alignas(64) static constexpr std::uint16_t kPairs[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                           21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                           11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512i h = (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a);
+  const __m512i pairs = _mm512_maskz_permutexvar_epi16(0xffffffffU, load_as<__m512i>(kPairs), h);
+  __builtin_memcpy(rows + 2 * column, &pairs, sizeof pairs);
+#else
+  bf16 first[W], second[W];
+  store(first, a);
+  store(second, b);
+  const Vu pairs = words(first) | (words(second) << 16);
+  __builtin_memcpy(rows + 2 * column, &pairs, sizeof pairs);
+#endif
+}
 inline void store_one(float* p, float v) { *p = v; }
 inline void store_one(bf16* p, float v) { *p = to_bf16(v); }
 

@@ -12,6 +12,14 @@ struct AdamWFactors {
   float beta1, one_less_beta1, beta2, one_less_beta2, eps, step_size, root_correction, gradient_scale, keep;
 };
 
+// A query's row of attention weights: keys before `end` of its document are seen. `lse`: log of the sum of
+// exp(scale * s), `delta`: sum of d_out * out.
+struct WeightRow {
+  index_t end = 0;
+  std::int32_t document = 0;
+  float lse = 0, delta = 0;
+};
+
 template <class T>
 struct VectorKernels {
   // out [rows, columns] = (accumulate ? out : 0) + scale * in
@@ -53,10 +61,13 @@ struct VectorKernels {
   // * s.
   float (*softmax_row)(const float* s, index_t first, index_t end, index_t padded, float scale,
                        const std::int32_t* documents, std::int32_t document, T* p, float* maximum);
-  // p = exp(scale * s - lse), ds = scale * p * (dp - delta), both 0 for keys that are not seen.
-  void (*softmax_row_backward)(const float* s, const float* dp, index_t first, index_t end, index_t padded,
-                               float scale, const std::int32_t* documents, std::int32_t document, float lse,
-                               float delta, T* p, T* ds);
+  // Two rows of attention weights again and of their scores' gradients: of rows `ld` apart in s and dp [2,
+  // padded], p = exp(scale * s - lse), ds = scale * p * (dp - delta), both 0 for keys that are not seen. ds
+  // is written by rows as s is read, and both as a pair of rows of panels of 32 keys (gemm.hpp) that are
+  // `panel` elements apart.
+  void (*softmax_backward)(const float* s, const float* dp, index_t ld, const WeightRow (&rows)[2],
+                           index_t padded, float scale, const std::int32_t* documents, T* ds, T* p_panels,
+                           T* ds_panels, index_t panel);
   float (*dot)(const T* a, const T* b, index_t n);
 
   // Root-mean-square norm of one row: sum = x + addend (null: x itself, and sum is not written), y = sum *

@@ -278,20 +278,29 @@ float softmax_row(const float* s, index_t first, index_t end, index_t padded, fl
 }
 
 template <class T>
-void softmax_row_backward(const float* s, const float* dp, index_t first, index_t end, index_t padded,
-                          float scale, const std::int32_t* documents, std::int32_t document, float lse,
-                          float delta, T* p, T* ds) {
-  const float factor = scale * kLog2E, shift = lse * kLog2E;
+void softmax_backward(const float* s, const float* dp, index_t ld, const WeightRow (&rows)[2], index_t padded,
+                      float scale, const std::int32_t* documents, T* ds, T* p_panels, T* ds_panels,
+                      index_t panel) {
+  const float factor = scale * kLog2E;
   for (index_t i = 0; i < padded; i += W) {
-    Vf e = {}, d = {};
-    if (i + W > first && i < end) {
-      e = power_of_two(load(s + i) * factor - shift);
-      if (!all_seen(i, first, end, documents)) e = select(seen(i, first, end, documents, document), e, Vf{});
-      d = e * (load(dp + i) - delta) * scale;
-      if (!all_seen(i, first, end, documents)) d = select(seen(i, first, end, documents, document), d, Vf{});
+    Vf e[2] = {}, d[2] = {};
+    for (int r = 0; r < 2; ++r) {
+      const WeightRow& row = rows[r];
+      if (i < row.end) {
+        const index_t at = r * ld + i;
+        e[r] = power_of_two(load(s + at) * factor - row.lse * kLog2E);
+        d[r] = e[r] * (load(dp + at) - row.delta) * scale;
+        if (!all_seen(i, 0, row.end, documents)) {
+          const Vi mask = seen(i, 0, row.end, documents, row.document);
+          e[r] = select(mask, e[r], Vf{});
+          d[r] = select(mask, d[r], Vf{});
+        }
+      }
+      store(ds + r * ld + i, d[r]);
     }
-    store(p + i, e);
-    store(ds + i, d);
+    const index_t at = i / kTile * panel, column = i % kTile;
+    store_row_pair(p_panels + at, kTile, column, e[0], e[1]);
+    store_row_pair(ds_panels + at, kTile, column, d[0], d[1]);
   }
 }
 
@@ -467,26 +476,11 @@ template <int... I>
 
 template <class T>
 constexpr VectorKernels<T> vector_table() {
-  return {store_tile<T>,
-          store_past<T>,
-          scatter<T>,
-          sum_rows<T>,
-          sum_terms<T>,
-          widen<T>,
-          split<T>,
-          swiglu_forward<T>,
-          swiglu_backward<T>,
-          rotate<T>,
-          rotate_back<T>,
-          softmax_row<T>,
-          softmax_row_backward<T>,
-          dot<T>,
-          norm_row<T>,
-          norm_row_backward<T>,
-          cross_entropy_row<T>,
-          adamw<T>,
-          sum_of_squares,
-          gate_scores,
+  return {store_tile<T>,        store_past<T>, scatter<T>,     sum_rows<T>,
+          sum_terms<T>,         widen<T>,      split<T>,       swiglu_forward<T>,
+          swiglu_backward<T>,   rotate<T>,     rotate_back<T>, softmax_row<T>,
+          softmax_backward<T>,  dot<T>,        norm_row<T>,    norm_row_backward<T>,
+          cross_entropy_row<T>, adamw<T>,      sum_of_squares, gate_scores,
           gate_scores_backward};
 }
 

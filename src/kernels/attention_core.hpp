@@ -1,0 +1,153 @@
+// What attention's forward and backward pass share: heads as they are read, and their keys and values as the
+// products take them. Internal linkage: for attention.cpp and attention_backward.cpp alone.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/index.hpp"
+#include "base/threads.hpp"
+#include "kernels/attention.hpp"
+#include "kernels/vector.hpp"
+#include "kernels/workspace.hpp"
+
+namespace sinew {
+namespace {
+
+// Few elements: a call of memcpy costs more.
+template <class T>
+void copy(const T* from, index_t n, T* to) {
+  constexpr index_t kWord = 16 / sizeof(T);
+  index_t i = 0;
+  for (; i + kWord <= n; i += kWord) __builtin_memcpy(static_cast<void*>(to + i), from + i, 16);
+  for (; i < n; ++i) to[i] = from[i];
+}
+
+template <class T>
+T* take_zeros(Workspace::Frame& frame, index_t count) {
+  T* const p = frame.take<T>(size(count));
+  std::memset(static_cast<void*>(p), 0, size(count) * sizeof(T));
+  return p;
+}
+
+// What the tasks share.
+template <class T>
+struct Core {
+  const AttentionSizes& s;
+  const AttentionInputs<T>& in;
+  const GemmKernels<T>& gemm;
+  const GemmKernels<T>& scores;  // for products that use their operands often
+  const VectorKernels<T>& vector;
+  index_t key_k;    // elements of a head of q and k, padded as k of a product
+  index_t value_k;  // elements of a head of v likewise
+  index_t tokens;   // T rounded up to whole tiles
+
+  Core(Isa isa, const AttentionSizes& sizes, const AttentionInputs<T>& inputs)
+      : s(sizes),
+        in(inputs),
+        gemm(gemm_kernels<T>(isa)),
+        scores(product_kernels<T>(isa)),
+        vector(vector_kernels<T>(isa)),
+        key_k(padded_k<T>(sizes.key())),
+        value_k(padded_k<T>(sizes.value)),
+        tokens(round_up(sizes.tokens, kTile)) {}
+
+  // Row stride of what has a column for each key: not a power of two, whose rows would share cache sets.
+  index_t line() const { return tokens + kTile; }
+  index_t group() const { return s.heads / s.kv_heads; }
+  index_t key_panels() const { return round_up(s.key(), kTile) / kTile; }
+  index_t value_panels() const { return round_up(s.value, kTile) / kTile; }
+  const std::int32_t* documents(index_t row) const {
+    return s.documents == nullptr ? nullptr : s.documents + row * s.tokens;
+  }
+  // The first key that any of the `count` queries from t on sees.
+  index_t first_key(index_t row, index_t t, index_t count) const {
+    if (s.documents == nullptr) return 0;
+    const std::int32_t* const d = documents(row);
+    index_t first = t;
+    for (index_t q = t; q < t + count; ++q)
+      first = std::min<index_t>(first, std::find(d, d + first, d[q]) - d);
+    return first;
+  }
+  void rotate(const T* x, index_t t, T* out) const {
+    if (s.rotated == 0) return;
+    if (s.cos == nullptr) {
+      copy(x, s.rotated, out);
+      return;
+    }
+    const index_t half = s.rotated / 2;
+    vector.rotate(x, half, s.cos + t * half, s.sin + t * half, 1.0F, s.interleaved, out);
+  }
+  void rotate_back(const float* x, index_t t, T* out) const {
+    if (s.rotated == 0) return;
+    if (s.cos == nullptr) return vector.store(x, s.rotated, 1, s.rotated, out, s.rotated, 1.0F, false);
+    const index_t half = s.rotated / 2;
+    vector.rotate_back(x, half, s.cos + t * half, s.sin + t * half, s.interleaved, out);
+  }
+  // out [key_k]; what pads it stays as it is.
+  void query(index_t row, index_t t, index_t head, T* out) const {
+    const T* const q = in.q.at(row * s.tokens + t, head);
+    copy(q, s.plain, out);
+    rotate(q + s.plain, t, out + s.plain);
+  }
+  void key(index_t row, index_t t, index_t head, T* out) const {
+    const index_t n = row * s.tokens + t;
+    if (s.plain > 0) copy(in.k_plain.at(n, head), s.plain, out);
+    rotate(in.k_rotated.at(n, head), t, out + s.plain);
+  }
+};
+
+// Keys and values of one head as the products take them.
+template <class T>
+struct Packed {
+  T* keys = nullptr;             // [tokens, key_k], rotated
+  T* keys_transposed = nullptr;  // panels of 32 keys, k = key_k, as Core::scores wants them
+  T* values = nullptr;           // panels of 32 value elements, k = tokens: for the output
+  T* keys_plain = nullptr;       // panels of 32 key elements, k = tokens: for the gradient of q
+  T* values_transposed =
+      nullptr;  // panels of 32 keys, k = value_k, likewise: for the gradient of the weights
+};
+
+template <class T>
+Packed<T> pack(const Core<T>& c, index_t row, index_t head, bool backward, Workspace::Frame& frame) {
+  const AttentionSizes& s = c.s;
+  const T* const v = c.in.v.at(row * s.tokens, head);
+  Packed<T> p;
+  p.keys = take_zeros<T>(frame, c.tokens * c.key_k);
+  for (index_t t = 0; t < s.tokens; ++t) c.key(row, t, head, p.keys + t * c.key_k);
+  const index_t panels = c.tokens / kTile, key_panel = c.scores.panel_size(c.key_k);
+  p.keys_transposed = frame.take<T>(size(panels * key_panel));
+  for (index_t i = 0; i < panels; ++i)
+    c.scores.pack_b_transposed(p.keys + i * kTile * c.key_k, c.key_k, kTile, c.key_k,
+                               p.keys_transposed + i * key_panel);
+  if (!backward) {
+    p.values = take_zeros<T>(frame, c.value_panels() * c.tokens * kTile);
+    for (index_t i = 0; i < c.value_panels(); ++i)
+      c.gemm.pack_b(v + i * kTile, c.in.v.token, nullptr, s.tokens, std::min(kTile, s.value - i * kTile),
+                    p.values + i * c.tokens * kTile);
+    return p;
+  }
+  p.keys_plain = frame.take<T>(size(c.key_panels() * c.tokens * kTile));
+  for (index_t i = 0; i < c.key_panels(); ++i)
+    c.gemm.pack_b(p.keys + i * kTile, c.key_k, nullptr, c.tokens, std::min(kTile, s.key() - i * kTile),
+                  p.keys_plain + i * c.tokens * kTile);
+  const index_t value_panel = c.scores.panel_size(c.value_k);
+  p.values_transposed = frame.take<T>(size(panels * value_panel));
+  for (index_t i = 0, t = 0; i < panels; ++i, t += kTile)
+    c.scores.pack_b_transposed(v + t * c.in.v.token, c.in.v.token, std::min(kTile, s.tokens - t), s.value,
+                               p.values_transposed + i * value_panel);
+  return p;
+}
+
+// Body(row, kv head) on all threads.
+template <class Body>
+void each_kv_head(const AttentionSizes& s, const Body& body) {
+  parallel_for(size(s.rows * s.kv_heads), 1, [&](std::size_t begin, std::size_t end) {
+    for (auto i = static_cast<index_t>(begin); i < static_cast<index_t>(end); ++i)
+      body(i / s.kv_heads, i % s.kv_heads);
+  });
+}
+
+}  // namespace
+}  // namespace sinew
