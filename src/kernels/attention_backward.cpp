@@ -93,14 +93,18 @@ void backward_rows(const Core<T>& c, const Packed<T>& p, const QueryBlock<T>& b,
                  b.dq + r0 * b.dq_ld + i * kTile, b.dq_ld, true);
 }
 
-// sums [n, keys from k0 on] += left [n, kQueries] * panels of [queries, keys].
+// sums [n, keys k0 to k1] += left [n, kQueries] * panels of [queries, keys]: of each panel from the first
+// query on that may see one of its keys.
 template <class T>
 void add_to_keys(const Core<T>& c, const QueryBlock<T>& b, const T* left, index_t n, const T* panels,
-                 index_t keys, float* sums, index_t ld) {
-  for (index_t key = 0; key < keys; key += kTile)
+                 index_t k0, index_t k1, float* sums, index_t ld) {
+  for (index_t key = k0; key < k1; key += kTile) {
+    const index_t first = std::max(index_t{0}, key - b.t0);
+    const T* const panel = panels + (key - k0) / kTile * kPanel + first * kTile;
     for (index_t i = 0; i < n; i += kTile)
-      c.gemm.block(left + i * kQueries, kQueries, std::min(kTile, n - i), panels + key / kTile * kPanel,
-                   b.padded, sums + i * ld + key, ld, true);
+      c.gemm.block(left + i * kQueries + first, kQueries, std::min(kTile, n - i), panel, b.padded - first,
+                   sums + i * ld + key, ld, true);
+  }
 }
 
 template <class T>
@@ -137,8 +141,8 @@ void backward_head(const Core<T>& c, const Packed<T>& p, index_t row, index_t he
     for (index_t k0 = first; k0 < end; k0 += kKeys) {
       const index_t k1 = std::min(end, k0 + kKeys);
       for (index_t r = 0; r < b.padded; r += kTile) backward_rows(c, p, b, w, r, k0, k1, lse);
-      add_to_keys(c, b, b.d_transposed, s.value, w.weight_panels, k1 - k0, sums.values + k0, sums.ld);
-      add_to_keys(c, b, b.q_transposed, s.key(), w.d_score_panels, k1 - k0, sums.keys + k0, sums.ld);
+      add_to_keys(c, b, b.d_transposed, s.value, w.weight_panels, k0, k1, sums.values, sums.ld);
+      add_to_keys(c, b, b.q_transposed, s.key(), w.d_score_panels, k0, k1, sums.keys, sums.ld);
     }
     const index_t n = row * s.tokens + b.t0;
     c.vector.store(b.dq, b.dq_ld, b.rows, s.plain, dq.at(n, head), dq.token, 1.0F, false);

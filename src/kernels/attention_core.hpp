@@ -49,8 +49,8 @@ struct Core {
         gemm(gemm_kernels<T>(isa)),
         scores(product_kernels<T>(isa)),
         vector(vector_kernels<T>(isa)),
-        key_k(padded_k<T>(sizes.key())),
-        value_k(padded_k<T>(sizes.value)),
+        key_k(round_up(sizes.key(), scores.step)),
+        value_k(round_up(sizes.value, scores.step)),
         tokens(round_up(sizes.tokens, kTile)) {}
 
   // Row stride of what has a column for each key: not a power of two, whose rows would share cache sets.
