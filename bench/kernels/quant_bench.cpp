@@ -167,8 +167,8 @@ int main(int argc, char** argv) {
   fmt::print(
       "{{\"bench\":\"limits\",\"threads\":{},\"isa\":\"{}\",\"read_gb_per_s\":{:.2f},\"streams\":{},"
       "\"prefetch\":{},\"int8_gop_per_s\":{:.0f}}}\n",
-      default_threads(), isa_name(active_isa()), reading.bytes_per_second / 1e9, reading.streams,
-      reading.prefetch, int8_peak() / 1e9);
+      default_threads(), isa_name(active_isa()), reading.bytes_per_second / 1e9, reading.pattern.streams,
+      reading.pattern.far, int8_peak() / 1e9);
   const Pool pool(std::size_t{2} << 30);
   if (what == "decode" || what == "all") decode(pool, false);
   if (what == "hot") decode(pool, true);

@@ -76,8 +76,9 @@ void add_inference_limits(Diagnosis& d) {
   const ReadBandwidth reading = read_bandwidth();
   const double products = int8_peak();
   d.facts["inference"] = {{"read_bandwidth", reading.bytes_per_second},
-                          {"streams", reading.streams},
-                          {"prefetch", reading.prefetch},
+                          {"bytes_read", reading.bytes},
+                          {"streams", reading.pattern.streams},
+                          {"prefetch", reading.pattern.far},
                           {"int8_ops", products}};
   d.lines.emplace_back("inference", fmt::format("reads {:.1f} GB/s, 8-bit products {:.0f} GOP/s",
                                                 reading.bytes_per_second / 1e9, products / 1e9));

@@ -5,6 +5,7 @@
 
 #include "base/index.hpp"
 #include "base/random.hpp"
+#include "engine/packing.hpp"
 
 namespace sinew::engine {
 namespace {
@@ -101,6 +102,30 @@ DecodeFigure bench_decode(Session& session, index_t depth, index_t batch, int st
           .weight_bytes = static_cast<double>(model.bytes_per_token()),
           .cache_bytes = static_cast<double>(batch * (depth + steps / 2)) *
                          static_cast<double>(session.pool().bytes_per_token())};
+}
+
+std::vector<MemoryRange> decoding_memory(const Model& model) {
+  std::vector<MemoryRange> parts, joined;
+  each_decoding_matrix(model, model.config.moe.n_routed_experts, [&](const WeightMatrix& w) {
+    if (const PackedMatrix* p = packed(w))
+      parts.emplace_back(p->data, w.packed->bytes());
+    else if (w.data != nullptr)
+      parts.emplace_back(w.data, w.bytes());
+  });
+  std::sort(parts.begin(), parts.end(),
+            [](const MemoryRange& a, const MemoryRange& b) { return a.data() < b.data(); });
+  for (const MemoryRange& part : parts) {
+    if (!joined.empty()) {
+      MemoryRange& last = joined.back();
+      const auto gap = part.data() - (last.data() + last.size());  // packed matrices begin at multiples of 64
+      if (gap == static_cast<std::ptrdiff_t>((64 - last.size() % 64) % 64)) {
+        last = {last.data(), last.size() + size(gap) + part.size()};
+        continue;
+      }
+    }
+    joined.push_back(part);
+  }
+  return joined;
 }
 
 }  // namespace sinew::engine

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "engine/session.hpp"
+#include "kernels/read_memory.hpp"
 
 namespace sinew::engine {
 
@@ -31,5 +32,9 @@ DecodeFigure bench_decode(Session& session, index_t depth, index_t batch, int st
 
 // Multiplications and additions of weights for one token without the head.
 double operations_per_token(const Model& model);
+
+// Where the weights lie that decoding reads, neighbours joined, rising: all routed experts, since a token may
+// choose any. What bandwidth is measured over.
+std::vector<MemoryRange> decoding_memory(const Model& model);
 
 }  // namespace sinew::engine

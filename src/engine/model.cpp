@@ -174,15 +174,19 @@ class Loader {
   std::unique_ptr<TensorFinder> tensors_;
 };
 
+// Decoding is absorbed: it reads no key_up.
+enum class Of { all, decoding };
+
 template <class SomeLayer, class Visit>
-void each_of_attention(SomeLayer& layer, const Visit& visit) {
+void each_of_attention(SomeLayer& layer, Of which, const Visit& visit) {
   if (layer.latent) {
     auto& a = *layer.latent;
     if (a.q_a.present()) visit(a.q_a);
     visit(a.q);
     visit(a.kv_a);
     for (auto* list : {&a.key_up, &a.key_absorb, &a.value_up})
-      for (auto& w : *list) visit(w);
+      if (which == Of::all || list != &a.key_up)
+        for (auto& w : *list) visit(w);
   }
   if (layer.grouped)
     for (auto* w : {&layer.grouped->q, &layer.grouped->k, &layer.grouped->v}) visit(*w);
@@ -197,7 +201,7 @@ void each_of_network(Network& network, const Visit& visit) {
 }
 
 void each_of_layer(Layer& layer, const std::function<void(WeightMatrix&)>& visit) {
-  each_of_attention(layer, visit);
+  each_of_attention(layer, Of::all, visit);
   if (layer.dense) each_of_network(*layer.dense, visit);
   if (!layer.moe) return;
   visit(layer.moe->router);
@@ -217,20 +221,23 @@ void each_matrix(Model& model, const std::function<void(WeightMatrix&)>& visit) 
   }
 }
 
-std::uint64_t Model::bytes_per_token() const {
-  std::uint64_t bytes = head.bytes() + embedding.row_bytes;
-  const auto add = [&bytes](const WeightMatrix& w) { bytes += w.bytes(); };
-  for (const Layer& layer : layers) {
-    each_of_attention(layer, add);
-    if (layer.latent)  // decoding is absorbed
-      for (const WeightMatrix& w : layer.latent->key_up) bytes -= w.bytes();
-    if (layer.dense) each_of_network(*layer.dense, add);
+void each_decoding_matrix(const Model& model, index_t experts,
+                          const std::function<void(const WeightMatrix&)>& visit) {
+  for (const Layer& layer : model.layers) {
+    each_of_attention(layer, Of::decoding, visit);
+    if (layer.dense) each_of_network(*layer.dense, visit);
     if (!layer.moe) continue;
-    add(layer.moe->router);
-    for (std::int64_t e = 0; e < config.moe.num_experts_per_tok; ++e)
-      each_of_network(layer.moe->experts[size(e)], add);
-    if (layer.moe->shared) each_of_network(*layer.moe->shared, add);
+    visit(layer.moe->router);
+    for (index_t e = 0; e < experts; ++e) each_of_network(layer.moe->experts[size(e)], visit);
+    if (layer.moe->shared) each_of_network(*layer.moe->shared, visit);
   }
+  visit(model.head);
+}
+
+std::uint64_t Model::bytes_per_token() const {
+  std::uint64_t bytes = embedding.row_bytes;
+  each_decoding_matrix(*this, config.moe.num_experts_per_tok,
+                       [&bytes](const WeightMatrix& w) { bytes += w.bytes(); });
   return bytes;
 }
 

@@ -93,4 +93,9 @@ ModelConfig model_config(const std::filesystem::path& path);
 // Every matrix that linear() may read, once.
 void each_matrix(Model& model, const std::function<void(WeightMatrix&)>& visit);
 
+// Every matrix that decoding reads in whole, in its order, with the first `experts` routed experts of each
+// layer.
+void each_decoding_matrix(const Model& model, index_t experts,
+                          const std::function<void(const WeightMatrix&)>& visit);
+
 }  // namespace sinew::engine

@@ -3,7 +3,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
@@ -41,52 +40,17 @@ struct Buffer {
   std::size_t size;
 };
 
-typedef std::uint64_t Line __attribute__((vector_size(64)));
-
-// The xor of all words of [p, p + n), read as `streams` runs side by side.
-std::uint64_t read(const std::byte* p, std::size_t n, std::size_t streams, std::size_t prefetch) {
-  Line sum{};
-  const std::size_t run = n / streams / 256 * 256;
-  for (std::size_t i = 0; i < run; i += 256)
-    for (std::size_t s = 0; s < streams; ++s) {
-      const std::byte* const q = p + s * run + i;
-      for (std::size_t j = 0; j < 256; j += 64) {
-        if (prefetch > 0) __builtin_prefetch(q + j + prefetch, 0, 2);
-        Line line;
-        std::memcpy(&line, q + j, sizeof line);
-        sum ^= line;
-      }
-    }
-  std::uint64_t total = 0;
-  for (int i = 0; i < 8; ++i) total ^= sum[i];
-  return total;
-}
-
 ReadBandwidth measure_reading() {
   const std::uint64_t free = this_machine().memory_free;
   const std::size_t bytes =
       free == 0 || free > (std::uint64_t{4} << 30) ? std::size_t{1} << 30 : std::size_t{128} << 20;
   const Buffer buffer(bytes);
   if (buffer.data == nullptr) return {};
-  const auto parts = static_cast<std::size_t>(default_threads());
-  const std::size_t part = bytes / parts / kHuge * kHuge;
-  parallel_tasks(static_cast<std::ptrdiff_t>(parts), [&](std::ptrdiff_t i) {
-    std::memset(buffer.data + static_cast<std::size_t>(i) * part, 1, part);
+  parallel_tasks(static_cast<std::ptrdiff_t>(bytes / kHuge), [&](std::ptrdiff_t i) {
+    std::memset(buffer.data + static_cast<std::size_t>(i) * kHuge, 1, kHuge);
   });
-  ReadBandwidth best;
-  std::atomic<std::uint64_t> sink{0};
-  for (int pass = 0; pass < 3; ++pass)
-    for (const int streams : {1, 4, 8})
-      for (const std::size_t prefetch : {std::size_t{0}, std::size_t{1024}}) {
-        const auto start = Clock::now();
-        parallel_tasks(static_cast<std::ptrdiff_t>(parts), [&](std::ptrdiff_t i) {
-          sink ^= read(buffer.data + static_cast<std::size_t>(i) * part, part,
-                       static_cast<std::size_t>(streams), prefetch);
-        });
-        const double rate = static_cast<double>(part * parts) / seconds_since(start);
-        if (rate > best.bytes_per_second) best = {rate, streams, prefetch};
-      }
-  return best;
+  const MemoryRange all[] = {{buffer.data, bytes}};
+  return read_bandwidth(all);
 }
 
 // A product of [tokens, kDeep] with kWide rows, again and again on each thread.
@@ -130,6 +94,29 @@ double measure_int8() {
 ReadBandwidth read_bandwidth() {
   static const ReadBandwidth bandwidth = measure_reading();
   return bandwidth;
+}
+
+ReadBandwidth read_bandwidth(std::span<const MemoryRange> memory) {
+  constexpr ReadPattern kPatterns[] = {{1, 0, 0},    {4, 0, 0},    {8, 0, 0},      {1, 1024, 0},
+                                       {4, 1024, 0}, {8, 1024, 0}, {1, 3072, 512}, {8, 3072, 512}};
+  ReadBandwidth best;
+  for (const MemoryRange& range : memory) best.bytes += range.size();
+  std::uint64_t sink = 0;
+  const auto measure = [&](const ReadPattern& pattern) {
+    const auto start = Clock::now();
+    sink ^= read_memory(memory, pattern);
+    const double rate = static_cast<double>(best.bytes) / seconds_since(start);
+    if (rate <= best.bytes_per_second) return;
+    best.bytes_per_second = rate;
+    best.pattern = pattern;
+  };
+  // Memory just written is read slowly the first time: so two passes of all patterns.
+  for (int pass = 0; pass < 2; ++pass)
+    for (const ReadPattern& pattern : kPatterns) measure(pattern);
+  const ReadPattern again = best.pattern;
+  for (int pass = 0; pass < 3; ++pass) measure(again);
+  asm volatile("" : : "r"(sink));
+  return best;
 }
 
 double int8_peak() {
