@@ -29,6 +29,17 @@ index_t unit_rows(const FloatProduct& p) {
 }
 index_t units_of(const FloatProduct& p) { return units(p.rows, unit_rows(p)); }
 
+// `next`: what this thread reads then.
+void work_on(Isa isa, std::span<const FloatProduct> products, index_t unit, const std::byte* next) {
+  const auto [p, i] = find_unit(products, units_of, unit);
+  const DotRows dot = dot_rows(isa, p->format);
+  ensure(dot != nullptr, "no products of floats with {}", isa_name(isa));
+  const index_t row = i * unit_rows(*p), count = std::min(unit_rows(*p), p->rows - row);
+  dot(p->w + row * row_bytes(*p), count, p->cols, p->x, p->ld, p->tokens, next, p->y + row, p->ldy);
+  for (index_t t = 0; t < p->tokens && p->bias != nullptr; ++t)
+    for (index_t r = row; r < row + count; ++r) p->y[t * p->ldy + r] += p->bias[r];
+}
+
 }  // namespace
 
 bool streams_floats(Isa isa, BlockFormat format) { return dot_rows(isa, format) != nullptr; }
@@ -44,15 +55,11 @@ void float_products(Isa isa, std::span<const FloatProduct> products) {
         return split_units(
             products, units_of, [](const FloatProduct& p) { return unit_rows(p) * row_bytes(p); }, share);
       },
-      [&](index_t unit, index_t next) {
-        const auto [p, i] = find_unit(products, units_of, unit);
-        const DotRows dot = dot_rows(isa, p->format);
-        ensure(dot != nullptr, "no products of floats with {}", isa_name(isa));
-        const index_t row = i * unit_rows(*p), count = std::min(unit_rows(*p), p->rows - row);
-        dot(p->w + row * row_bytes(*p), count, p->cols, p->x, p->ld, p->tokens,
-            next >= 0 ? start(next) : nullptr, p->y + row, p->ldy);
-        for (index_t t = 0; t < p->tokens && p->bias != nullptr; ++t)
-          for (index_t r = row; r < row + count; ++r) p->y[t * p->ldy + r] += p->bias[r];
+      [&](index_t first, index_t last, index_t next) {
+        for (index_t unit = first; unit < last; ++unit) {
+          const index_t then = unit + 1 < last ? unit + 1 : next;
+          work_on(isa, products, unit, then >= 0 ? start(then) : nullptr);
+        }
       });
 }
 

@@ -171,15 +171,14 @@ void dot_format(const std::byte* tiles, index_t tile_count, index_t cols, const 
                 blocks = cols / layout.elements;
   const std::byte* const end = tiles + tile_count * tile_bytes;
   const Ahead ahead(end, next);
-  Vf total[kFewTiles][kHalves][T] = {};
   for (index_t i = 0; i < tile_count; ++i) {
     const std::byte* const tile = tiles + i * tile_bytes;
+    Vf total[kHalves][T] = {};
     for (index_t b = 0; b < blocks; ++b)
-      for (int h = 0; h < kHalves; ++h) dot_block<F, T>(tile, heads, b, h, rows, ahead, total[i][h]);
+      for (int h = 0; h < kHalves; ++h) dot_block<F, T>(tile, heads, b, h, rows, ahead, total[h]);
+    for (int t = 0; t < T; ++t)
+      for (int h = 0; h < kHalves; ++h) store(out + t * ld_out + i * kPackedRows + h * W, total[h][t]);
   }
-  for (int t = 0; t < T; ++t)
-    for (index_t i = 0; i < tile_count; ++i)
-      for (int h = 0; h < kHalves; ++h) store(out + t * ld_out + i * kPackedRows + h * W, total[i][h][t]);
 }
 
 template <BlockFormat F>

@@ -11,9 +11,8 @@
 
 namespace sinew {
 
-inline constexpr index_t kSpan = 256;    // columns that share a scale
-inline constexpr index_t kFewRows = 4;   // tokens of dot_tiles
-inline constexpr index_t kFewTiles = 4;  // and its tiles
+inline constexpr index_t kSpan = 256;   // columns that share a scale
+inline constexpr index_t kFewRows = 4;  // tokens of dot_tiles
 
 constexpr index_t spans(index_t cols) { return (cols + kSpan - 1) / kSpan; }
 constexpr index_t padded_cols(index_t cols) { return round_up(cols, 64); }
@@ -45,8 +44,8 @@ struct SpanToUnpack {
 
 struct QuantKernels {
   void (*quantize_row)(const float* x, index_t cols, const QuantRow& out);
-  // out [tokens, 16 * tiles] (row stride ld_out) = products of up to 4 tokens with up to 4 tiles that lie one
-  // after another. `next`: what this thread will read then, fetched ahead (null: what follows in memory).
+  // out [tokens, 16 * tiles] (row stride ld_out) = products of up to 4 tokens with tiles that lie one after
+  // another. `next`: what this thread will read then, fetched ahead (null: what follows in memory).
   void (*dot_tiles)(BlockFormat format, const std::byte* tiles, index_t tile_count, index_t cols,
                     const QuantRow* rows, index_t tokens, const std::byte* next, float* out, index_t ld_out);
   // Span `span` of a tile as 8-bit numbers: steps of 64 columns of [16 = column / 4][16 rows][4] bytes,
