@@ -2,6 +2,12 @@
 # the program runs on any x86-64 and reaches them only through the table of kernels/isa.hpp.
 function(sinew_instruction_sets)
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    foreach(source IN LISTS ARGN)
+      if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64" AND source MATCHES "_dotprod\\.cpp$")
+        set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS -march=armv8.2-a+dotprod
+                                    SKIP_PRECOMPILE_HEADERS ON)
+      endif()
+    endforeach()
     return()
   endif()
   set(avx2 -mavx2 -mfma -mf16c -mbmi2)

@@ -16,6 +16,6 @@ using DotRows = void (*)(const std::byte* rows, index_t count, index_t cols, con
 struct FloatDotsTable {
   DotRows f32, f16, bf16;
 };
-extern const FloatDotsTable float_dots_avx2, float_dots_avx512;
+extern const FloatDotsTable float_dots_avx2, float_dots_avx512, float_dots_neon;
 
 }  // namespace sinew

@@ -9,14 +9,22 @@
 namespace sinew {
 namespace {
 
-DotRows dot_rows([[maybe_unused]] Isa isa, [[maybe_unused]] BlockFormat format) {
+const FloatDotsTable* table_of([[maybe_unused]] Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::scalar) return nullptr;
-  const FloatDotsTable& table = isa >= Isa::avx512 ? float_dots_avx512 : float_dots_avx2;
-  if (format == BlockFormat::f32) return table.f32;
-  if (format == BlockFormat::f16) return table.f16;
-  if (format == BlockFormat::bf16) return table.bf16;
+  if (isa >= Isa::avx512) return &float_dots_avx512;
+  if (isa == Isa::avx2) return &float_dots_avx2;
+#elif defined(__aarch64__)
+  if (isa >= Isa::neon) return &float_dots_neon;
 #endif
+  return nullptr;
+}
+
+DotRows dot_rows(Isa isa, BlockFormat format) {
+  const FloatDotsTable* const table = table_of(isa);
+  if (table == nullptr) return nullptr;
+  if (format == BlockFormat::f32) return table->f32;
+  if (format == BlockFormat::f16) return table->f16;
+  if (format == BlockFormat::bf16) return table->bf16;
   return nullptr;
 }
 

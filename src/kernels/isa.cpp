@@ -1,10 +1,12 @@
 #include "kernels/isa.hpp"
 
 #if defined(__linux__)
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 
@@ -14,7 +16,17 @@
 namespace sinew {
 namespace {
 
-constexpr std::array<std::string_view, 6> kNames{"scalar", "avx2", "avx512", "vnni", "bf16", "amx"};
+constexpr std::array<std::string_view, 8> kNames{"scalar", "neon", "dotprod", "avx2",
+                                                 "avx512", "vnni", "bf16",    "amx"};
+
+// Those that this kind of processor may have.
+#if defined(__x86_64__)
+constexpr std::array kOfThisKind{Isa::scalar, Isa::avx2, Isa::avx512, Isa::vnni, Isa::bf16, Isa::amx};
+#elif defined(__aarch64__)
+constexpr std::array kOfThisKind{Isa::scalar, Isa::neon, Isa::dotprod};
+#else
+constexpr std::array kOfThisKind{Isa::scalar};
+#endif
 
 // Linux lets a process use the 8 KiB of tile registers only after it has asked (arch_prctl(2)).
 bool tiles_granted() {
@@ -37,22 +49,34 @@ Isa detect_isa() {
   const bool tiles = __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
                      __builtin_cpu_supports("amx-int8") && tiles_granted();
   return tiles ? Isa::amx : Isa::bf16;
+#elif defined(__aarch64__) && defined(__linux__)
+  constexpr unsigned long kDotProducts = 1UL << 20;  // HWCAP_ASIMDDP
+  return (::getauxval(AT_HWCAP) & kDotProducts) != 0 ? Isa::dotprod : Isa::neon;
+#elif defined(__aarch64__)
+  return Isa::neon;
 #else
   return Isa::scalar;
 #endif
 }
 
+std::string names_of(const std::vector<Isa>& sets) {
+  std::vector<std::string> names;
+  for (const Isa isa : sets) names.emplace_back(isa_name(isa));
+  return join(names, ", ");
+}
+
 Isa chosen_isa() {
   const char* name = std::getenv("SINEW_ISA");
   if (name == nullptr) return best_isa();
-  for (std::size_t i = 0; i < kNames.size(); ++i) {
-    if (kNames[i] != name) continue;
-    require(static_cast<Isa>(i) <= best_isa(), "SINEW_ISA={}: this machine has only {}", name,
-            isa_name(best_isa()));
-    return static_cast<Isa>(i);
+  const auto found = std::find(kNames.begin(), kNames.end(), name);
+  if (found != kNames.end()) {
+    const auto isa = static_cast<Isa>(found - kNames.begin());
+    const auto sets = available_isas();
+    require(std::find(sets.begin(), sets.end(), isa) != sets.end(), "SINEW_ISA={}: this machine has only {}",
+            name, names_of(sets));
+    return isa;
   }
-  const std::vector<std::string> names(kNames.begin(), kNames.end());
-  fail("SINEW_ISA={}: unknown instruction set; one of {}", name, join(names, ", "));
+  fail("SINEW_ISA={}: unknown instruction set; this machine has {}", name, names_of(available_isas()));
 }
 
 }  // namespace
@@ -66,7 +90,8 @@ Isa best_isa() {
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> list;
-  for (int i = 0; i <= static_cast<int>(best_isa()); ++i) list.push_back(static_cast<Isa>(i));
+  for (const Isa isa : kOfThisKind)
+    if (isa <= best_isa()) list.push_back(isa);
   return list;
 }
 

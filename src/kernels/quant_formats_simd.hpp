@@ -1,6 +1,6 @@
-// Packed weights (packed.hpp) on vectors of SINEW_WIDTH floats (8 or 16): bytes and their products, and what
-// each format is. See simd.hpp for how to include it. A line of 64 bytes is one vector of 16 rows or two
-// halves of 8.
+// Packed weights (packed.hpp) on vectors of SINEW_WIDTH floats (4 of NEON, 8 or 16): bytes and their
+// products, and what each format is. See simd.hpp for how to include it. A line of 64 bytes is one vector of
+// 16 rows or kHalves parts of W.
 #pragma once
 
 #include <type_traits>
@@ -48,7 +48,7 @@ constexpr __mmask16 kAll = 0xffff;  // the forms without a mask draw a false war
   return (Vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)weights, _mm512_set1_epi32(x));
 }
 constexpr bool kWideCodes = true;  // dot() takes codes up to 255
-#else
+#elif SINEW_WIDTH == 8
 [[gnu::always_inline]] inline __m128i load_bytes(const std::byte* p) {
   return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
 }
@@ -86,6 +86,37 @@ constexpr bool kWideCodes = true;  // dot() takes codes up to 255
          pairs_to_words(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(_mm256_set1_epi32(x), w)));
 }
 constexpr bool kWideCodes = false;  // codes beyond 127 would saturate: they are made signed
+#else
+[[gnu::always_inline]] inline Vi bytes(const std::byte* p) {
+  return (Vi)vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(load_as<std::uint32_t>(p))))));
+}
+[[gnu::always_inline]] inline Vi signed_bytes(const std::byte* p) {
+  return (Vi)vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(load_as<std::int32_t>(p))))));
+}
+[[gnu::always_inline]] inline void store_bytes(std::int8_t* p, Vi v) {  // -128..127
+  const int16x4_t words = vqmovn_s32((int32x4_t)v);
+  const std::int32_t four = vget_lane_s32(vreinterpret_s32_s8(vqmovn_s16(vcombine_s16(words, words))), 0);
+  __builtin_memcpy(p, &four, sizeof four);
+}
+[[gnu::always_inline]] inline Vw look_up(Vw index, const std::uint8_t* table) {
+  return (Vw)vqtbl1q_u8(vld1q_u8(table), (uint8x16_t)index);
+}
+// A line of 16 bytes: all that a vector holds.
+[[gnu::always_inline]] inline Vu twice_each_line(const std::byte* p) { return load_as<Vu>(p); }
+// acc + sums of four products of signed weights and the four bytes of x.
+[[gnu::always_inline]] inline Vi dot(Vi acc, Vw weights, std::int32_t x) {
+  const auto w = (int8x16_t)weights, q = vreinterpretq_s8_s32(vdupq_n_s32(x));
+#if defined(__ARM_FEATURE_DOTPROD)
+  return (Vi)vdotq_s32((int32x4_t)acc, w, q);
+#else
+  const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(q)));
+  return acc + (Vi)vpaddq_s32(low, vpaddlq_s16(vmull_high_s8(w, q)));
+#endif
+}
+[[gnu::always_inline]] inline Vi dot_signed(Vi acc, Vw weights, std::int32_t x) {
+  return dot(acc, weights, x);
+}
+constexpr bool kWideCodes = false;
 #endif
 
 // ---- what each format is ----
@@ -166,10 +197,10 @@ struct GroupBytes {
 
 [[gnu::always_inline]] inline void group_bytes(const std::byte* body, GroupBytes& out) {
   constexpr index_t lines = W / 4;  // of a vector; a line of high bits serves two groups
-  Vu shift{};
-  for (int i = 0; i < W; ++i) shift[i] = i / 4 % 2 * 4;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (index_t g = 0; g < 8; g += lines) {
+    Vu shift{};
+    for (int i = 0; i < W; ++i) shift[i] = static_cast<std::uint32_t>((g + i / 4) % 2 * 4);
     const Vu low = load_as<Vu>(body + g * kPackedRows);
     const Vu high = twice_each_line(body + (8 + g / 2) * kPackedRows) >> shift;
     const Vu scale = (low & 0x0f0f0f0fU) | ((high & 0x03030303U) << 4);

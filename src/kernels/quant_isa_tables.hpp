@@ -7,6 +7,8 @@ namespace sinew {
 
 #if defined(__x86_64__)
 extern const QuantKernels quant_avx2, quant_vnni, quant_amx;
+#elif defined(__aarch64__)
+extern const QuantKernels quant_neon, quant_dotprod;
 #endif
 
 }  // namespace sinew

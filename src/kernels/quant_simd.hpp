@@ -354,11 +354,15 @@ void unpack_span(BlockFormat format, const std::byte* tile, index_t cols, index_
 // ---- activations ----
 
 [[gnu::always_inline]] inline std::int32_t sum_of_16(const std::int8_t* q) {
+#if defined(__ARM_NEON)
+  return vaddlvq_s8(vld1q_s8(q));
+#else
   // Bytes plus 128 against zero: two sums of eight.
   const __m128i bytes =
       _mm_xor_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)), _mm_set1_epi8(-128));
   const __m128i sums = _mm_sad_epu8(bytes, _mm_setzero_si128());
   return _mm_cvtsi128_si32(sums) + _mm_extract_epi16(sums, 4) - 16 * 128;
+#endif
 }
 
 void quantize_row(const float* x, index_t cols, const QuantRow& out) {

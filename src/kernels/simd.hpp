@@ -11,6 +11,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
 #endif
 
 namespace sinew {
@@ -46,6 +48,8 @@ template <class V>
 }
 #elif defined(__F16C__)
 [[gnu::always_inline]] inline Vf halves(const void* p) { return (Vf)_mm256_cvtph_ps(load_as<__m128i>(p)); }
+#elif defined(__ARM_NEON)
+[[gnu::always_inline]] inline Vf halves(const void* p) { return (Vf)vcvt_f32_f16(load_as<float16x4_t>(p)); }
 #endif
 [[gnu::always_inline]] inline void store(float* p, Vf v) { __builtin_memcpy(p, &v, sizeof v); }
 [[gnu::always_inline]] inline void store(bf16* p, Vf v) {

@@ -6,15 +6,27 @@
 
 namespace sinew {
 
-WidenRow widen_row([[maybe_unused]] Isa isa, [[maybe_unused]] BlockFormat format) {
+namespace {
+
+const WidenTable* table_of([[maybe_unused]] Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::scalar) return nullptr;
-  const WidenTable& table = isa >= Isa::avx512 ? widen_avx512 : widen_avx2;
-  if (format == BlockFormat::f16) return table.f16;
-  if (format == BlockFormat::bf16) return table.bf16;
-  if (format == BlockFormat::q8_0) return table.q8_0;
-  if (format == BlockFormat::q4_0) return table.q4_0;
+  if (isa >= Isa::avx512) return &widen_avx512;
+  if (isa == Isa::avx2) return &widen_avx2;
+#elif defined(__aarch64__)
+  if (isa >= Isa::neon) return &widen_neon;
 #endif
+  return nullptr;
+}
+
+}  // namespace
+
+WidenRow widen_row(Isa isa, BlockFormat format) {
+  const WidenTable* const table = table_of(isa);
+  if (table == nullptr) return nullptr;
+  if (format == BlockFormat::f16) return table->f16;
+  if (format == BlockFormat::bf16) return table->bf16;
+  if (format == BlockFormat::q8_0) return table->q8_0;
+  if (format == BlockFormat::q4_0) return table->q4_0;
   return nullptr;
 }
 

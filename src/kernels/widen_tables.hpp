@@ -8,6 +8,6 @@ namespace sinew {
 struct WidenTable {
   WidenRow f16, bf16, q8_0, q4_0;
 };
-extern const WidenTable widen_avx2, widen_avx512;
+extern const WidenTable widen_avx2, widen_avx512, widen_neon;
 
 }  // namespace sinew
