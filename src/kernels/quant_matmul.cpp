@@ -25,25 +25,40 @@ void copy_out(const float* from, const float* bias, index_t columns, float* to) 
   for (index_t i = 0; i < columns; ++i) to[i] = from[i] + bias[i];
 }
 
-constexpr index_t kTaskSlices = 4;  // of a task of many tokens
+constexpr index_t kTaskSlices = kMostJobs;  // of a task of many tokens
 index_t slices(const PackedMatrix& w) { return units(w.rows, kSliceRows); }
 
-// One task: slices [first, first + kTaskSlices) of one product.
+// Slice `index` of w, or nothing.
+Slice slice_of(const PackedMatrix* w, index_t index) {
+  return w != nullptr && index < slices(*w) ? Slice{w, index} : Slice{};
+}
+
+// One task: slices [first, first + kTaskSlices) of one product. Tokens that fill more than one lot meet all
+// of them at once: then a token's results are stored in runs of 512 bytes instead of 128, which took a third
+// of the time of tile products of 512 tokens. For fewer, sums of one slice leave more room in the near cache.
 void many_tokens(const QuantKernels& kernels, const TiledBatch& x, index_t tokens, const QuantProduct& p,
                  index_t first, const Slice& after) {
+  constexpr index_t kPiece = kGroupsHeld * 16 * kSliceRows;
   Workspace::Frame frame(thread_workspace());
-  SliceJob job(frame, x.cols);
-  alignas(64) float acc[kGroupsHeld * 16 * kSliceRows];
-  job.acc = acc;
+  SliceJob jobs[] = {{frame, x.cols}, {frame, x.cols}, {frame, x.cols}, {frame, x.cols}};
+  static_assert(std::size(jobs) == kMostJobs);
+  alignas(64) float acc[kMostJobs * kPiece];
+  const index_t at_once = x.groups > kGroupsHeld ? kTaskSlices : 1;
   const index_t end = std::min(first + kTaskSlices, slices(*p.w));
-  for (index_t i = first; i < end; ++i) {
-    job.slice = {p.w, i};
-    const index_t row = i * kSliceRows, rows = job.slice.rows();
-    job.coming = i + 1 < end ? Slice{p.w, i + 1} : after;
-    multiply_slices(kernels, x, {&job, 1}, [&](index_t g, index_t held) {
+  for (index_t begin = first; begin < end; begin += at_once) {
+    const index_t count = std::min(at_once, end - begin), next = begin + at_once;
+    for (index_t j = 0; j < count; ++j) {
+      jobs[j].slice = {p.w, begin + j};
+      jobs[j].acc = acc + j * kPiece;
+      jobs[j].coming = next < end ? slice_of(p.w, next + j) : slice_of(after.w, after.index + j);
+    }
+    multiply_slices(kernels, x, {jobs, size(count)}, [&](index_t g, index_t held) {
       for (index_t t = g * 16; t < std::min(tokens, (g + held) * 16); ++t)
-        copy_out(acc + (t - g * 16) * kSliceRows, p.bias != nullptr ? p.bias + row : nullptr, rows,
-                 p.y + t * p.ldy + row);
+        for (index_t j = 0; j < count; ++j) {
+          const index_t row = (begin + j) * kSliceRows;
+          copy_out(jobs[j].acc + (t - g * 16) * kSliceRows, p.bias != nullptr ? p.bias + row : nullptr,
+                   jobs[j].slice.rows(), p.y + t * p.ldy + row);
+        }
     });
   }
 }

@@ -14,6 +14,7 @@ index_t lines(const Slice& slice) { return slice.w == nullptr ? 0 : slice.tiles(
 // What is coming, part by part.
 class Ahead {
  public:
+  Ahead() = default;
   Ahead(const Slice& slice, index_t part, index_t parts) {
     if (slice.w == nullptr) return;
     lines_ = (lines(slice) + parts - 1) / parts;
@@ -28,6 +29,15 @@ class Ahead {
  private:
   const std::byte* at_ = nullptr;
   index_t lines_ = 0;
+};
+
+// Of each job.
+struct AheadOfJobs {
+  AheadOfJobs(std::span<const SliceJob> jobs, index_t part, index_t parts) {
+    for (std::size_t j = 0; j < jobs.size(); ++j) of[j] = {jobs[j].coming, part, parts};
+  }
+  Ahead& operator[](std::size_t job) { return of[job]; }
+  Ahead of[kMostJobs];
 };
 
 void unpack(const QuantKernels& kernels, const SliceJob& job, index_t span) {
@@ -80,20 +90,20 @@ index_t lots(const TiledBatch& x) {
 // The first tokens see each span as soon as it is unpacked; where tiles do the products, vectors unpack the
 // next one at the same time.
 index_t detail::multiply_first(const QuantKernels& kernels, const TiledBatch& x, std::span<SliceJob> jobs) {
-  const auto count = static_cast<index_t>(jobs.size());
   const index_t held = std::min(kFirstGroups, x.groups);
-  const index_t parts = spans(x.cols) * lots(x);
-  Ahead ahead[2] = {{jobs.front().coming, 0, parts}, {jobs.back().coming, 0, parts}};
+  AheadOfJobs ahead(jobs, 0, spans(x.cols) * lots(x));
   unpack(kernels, jobs[0], 0);
   for (index_t span = 0, job = 0; span < spans(x.cols);) {
-    const index_t next_job = job + 1 < count ? job + 1 : 0, next = span + (next_job == 0 ? 1 : 0);
+    const bool wraps = static_cast<std::size_t>(job) + 1 == jobs.size();
+    const index_t next_job = wraps ? 0 : job + 1, next = span + (wraps ? 1 : 0);
     const SliceJob &here = jobs[static_cast<std::size_t>(job)],
                    &there = jobs[static_cast<std::size_t>(next_job)];
+    Ahead& fetched = ahead[static_cast<std::size_t>(job)];
     const bool more = next < spans(x.cols);
     if (kernels.product_while != nullptr && more) {
-      product_while(kernels, x, here, span, held, there, next, ahead[job]);
+      product_while(kernels, x, here, span, held, there, next, fetched);
     } else {
-      product(kernels, x, here, span, 0, held, ahead[job]);
+      product(kernels, x, here, span, 0, held, fetched);
       if (more) unpack(kernels, there, next);
     }
     span = next;
@@ -104,9 +114,8 @@ index_t detail::multiply_first(const QuantKernels& kernels, const TiledBatch& x,
 
 void detail::multiply_more(const QuantKernels& kernels, const TiledBatch& x, std::span<SliceJob> jobs,
                            index_t first, index_t held) {
-  const index_t lot = 1 + (first - kFirstGroups) / kGroupsHeld, parts = spans(x.cols) * lots(x);
-  Ahead ahead[2] = {{jobs.front().coming, lot * spans(x.cols), parts},
-                    {jobs.back().coming, lot * spans(x.cols), parts}};
+  const index_t lot = 1 + (first - kFirstGroups) / kGroupsHeld;
+  AheadOfJobs ahead(jobs, lot * spans(x.cols), spans(x.cols) * lots(x));
   for (index_t s = 0; s < spans(x.cols); ++s)
     for (std::size_t j = 0; j < jobs.size(); ++j) product(kernels, x, jobs[j], s, first, held, ahead[j]);
 }

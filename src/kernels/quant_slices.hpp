@@ -13,6 +13,7 @@ namespace sinew {
 
 inline constexpr index_t kSliceRows = 32;
 inline constexpr index_t kGroupsHeld = 4;  // groups of 16 tokens whose sums stay near while spans go by
+inline constexpr index_t kMostJobs = 4;    // of one multiply_slices()
 
 // Rows 32 index .. of w; `w` null: nothing.
 struct Slice {
@@ -45,7 +46,8 @@ void multiply_more(const QuantKernels& kernels, const TiledBatch& x, std::span<S
                    index_t held);
 }  // namespace detail
 
-// All groups of x times the slices of all jobs. Calls done(first, held) when the sums of groups [first, first
+// All groups of x times the slices of all jobs, up to kMostJobs. Calls done(first, held) when the sums of
+// groups [first, first
 // + held) are there.
 template <class Done>
 void multiply_slices(const QuantKernels& kernels, const TiledBatch& x, std::span<SliceJob> jobs,
