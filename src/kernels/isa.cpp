@@ -28,15 +28,17 @@ constexpr std::array kOfThisKind{Isa::scalar, Isa::neon, Isa::dotprod};
 constexpr std::array kOfThisKind{Isa::scalar};
 #endif
 
+#if defined(__x86_64__)
 // Linux lets a process use the 8 KiB of tile registers only after it has asked (arch_prctl(2)).
 bool tiles_granted() {
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__linux__)
   constexpr int kRequestPermission = 0x1023, kTileData = 18;
   return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
   return false;
 #endif
 }
+#endif
 
 Isa detect_isa() {
 #if defined(__x86_64__)

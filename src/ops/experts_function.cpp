@@ -68,7 +68,7 @@ struct FusedExperts : torch::autograd::Function<FusedExperts> {
     const auto dx = at::empty(x.sizes(), x.options());
     const auto d_weights = weights.defined() ? at::empty_like(weights) : Tensor();
     auto* const later = WeightWork::current();
-    const bool leave = later != nullptr && Gradients::are_direct(parameters);
+    const bool leave = later != nullptr && Gradients::are_direct(parameters, gradient_buffers(parameters));
     Gradients g(leave ? at::TensorList() : parameters);
     with_type(x, [&]<class T>(T) {
       const Pointers<T> p(parameters);
@@ -100,18 +100,19 @@ struct FusedExperts : torch::autograd::Function<FusedExperts> {
     ExpertGradients where;
     bool wanted = false;
 
-    static bool are_direct(at::TensorList parameters) {
-      return std::all_of(parameters.begin(), parameters.end(), WeightGradient::is_direct);
+    static bool are_direct(at::TensorList parameters, const std::vector<Tensor>& buffers) {
+      for (std::size_t i = 0; i < parameters.size(); ++i)
+        if (!WeightGradient::is_direct(parameters[i], buffers[i])) return false;
+      return true;
     }
     explicit Gradients(at::TensorList parameters) {
-      bool direct = true;
-      for (const Tensor& p : parameters) {
-        wanted = wanted || p.requires_grad();
-        direct = direct && WeightGradient::is_direct(p);
-      }
+      const auto wants = [](const Tensor& p) { return p.requires_grad(); };
+      wanted = std::any_of(parameters.begin(), parameters.end(), wants);
       if (!wanted) return;
-      for (const Tensor& p : parameters) {
-        list.emplace_back(p, direct);
+      const auto buffers = gradient_buffers(parameters);
+      const bool direct = are_direct(parameters, buffers);
+      for (std::size_t i = 0; i < parameters.size(); ++i) {
+        list.emplace_back(parameters[i], direct, buffers[i]);
         data.push_back(list.back().data());
       }
       const auto added_to = [](const WeightGradient& g) { return g.accumulate(); };

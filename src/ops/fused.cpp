@@ -3,11 +3,14 @@
 #include <ATen/Parallel.h>
 #include <malloc.h>
 
+#include <algorithm>
+#include <bit>
+#include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <limits>
 #include <mutex>
 #include <string_view>
-#include <unordered_map>
 
 #include "base/error.hpp"
 #include "base/threads.hpp"
@@ -18,15 +21,71 @@ namespace {
 
 thread_local bool use_aten = false;
 
+// Buffers by weight: a table with open addressing, so that a look at one costs one line of memory. After the
+// gigabytes of a step nothing of it is in a cache.
+class BufferTable {
+ public:
+  using Key = const c10::TensorImpl*;
+
+  void prefetch(Key weight) const {
+    if (!slots_.empty()) __builtin_prefetch(slots_.data() + place(weight));
+  }
+  // The weight's slot, or the empty one where it would stand.
+  const at::Tensor& find(Key weight) const {
+    static const at::Tensor none;
+    if (slots_.empty()) return none;
+    const Slot& slot = slots_[probe(weight)];
+    return slot.weight == weight ? slot.buffer : none;
+  }
+  void set(Key weight, const at::Tensor& buffer) {
+    if (2 * (used_ + 1) > slots_.size()) resize(std::max<std::size_t>(64, 4 * (used_ + 1)));
+    Slot& slot = slots_[probe(weight)];
+    if (slot.weight == nullptr) ++used_;
+    slot = {weight, buffer};
+  }
+  // Leaves out what `drop` says.
+  template <class Drop>
+  void remove(const Drop& drop) {
+    std::vector<Slot> all;
+    all.swap(slots_);
+    used_ = 0;
+    for (const Slot& slot : all)
+      if (slot.weight != nullptr && !drop(slot.weight, slot.buffer)) set(slot.weight, slot.buffer);
+  }
+
+ private:
+  struct Slot {
+    Key weight = nullptr;
+    at::Tensor buffer;
+  };
+  std::size_t place(Key weight) const {
+    const auto hash = (reinterpret_cast<std::uintptr_t>(weight) >> 4) * 0x9e3779b97f4a7c15ULL;
+    return (hash >> 32) & (slots_.size() - 1);
+  }
+  std::size_t probe(Key weight) const {
+    std::size_t i = place(weight);
+    while (slots_[i].weight != nullptr && slots_[i].weight != weight) i = (i + 1) & (slots_.size() - 1);
+    return i;
+  }
+  void resize(std::size_t least) {
+    std::vector<Slot> all(std::bit_ceil(least));
+    all.swap(slots_);
+    for (const Slot& slot : all)
+      if (slot.weight != nullptr) slots_[probe(slot.weight)] = slot;
+  }
+
+  std::vector<Slot> slots_;  // a power of two of them, at most half full
+  std::size_t used_ = 0;
+};
+
 std::mutex buffer_mutex;
-std::unordered_map<const c10::TensorImpl*, at::Tensor>& buffers() {
-  static std::unordered_map<const c10::TensorImpl*, at::Tensor> map;
-  return map;
+BufferTable& buffers() {
+  static BufferTable table;
+  return table;
 }
 at::Tensor buffer_of(const at::Tensor& weight) {
   const std::lock_guard lock(buffer_mutex);
-  const auto found = buffers().find(weight.unsafeGetTensorImpl());
-  return found == buffers().end() ? at::Tensor() : found->second;
+  return buffers().find(weight.unsafeGetTensorImpl());
 }
 
 // Memory that a step frees the next one takes again: given back to the system in between, each of its pages
@@ -62,35 +121,58 @@ AtenPath::AtenPath() : before_(use_aten) { use_aten = true; }
 AtenPath::~AtenPath() { use_aten = before_; }
 
 GradientBuffers::~GradientBuffers() {
+  std::sort(added_.begin(), added_.end(), [](const auto& a, const auto& b) {
+    return std::less<>()(a.first.unsafeGetTensorImpl(), b.first.unsafeGetTensorImpl());
+  });
   const std::lock_guard lock(buffer_mutex);
-  for (const auto& [weight, buffer] : added_) {
-    const auto found = buffers().find(weight.unsafeGetTensorImpl());
-    if (found != buffers().end() && found->second.is_same(buffer)) buffers().erase(found);
-  }
+  buffers().remove([&](const c10::TensorImpl* weight, const at::Tensor& buffer) {
+    const auto found =
+        std::lower_bound(added_.begin(), added_.end(), weight, [](const auto& a, const c10::TensorImpl* b) {
+          return std::less<>()(a.first.unsafeGetTensorImpl(), b);
+        });
+    return found != added_.end() && found->first.unsafeGetTensorImpl() == weight &&
+           found->second.is_same(buffer);
+  });
 }
 
 void GradientBuffers::add(const at::Tensor& weight, const at::Tensor& buffer) {
   ensure(buffer.scalar_type() == at::kFloat && buffer.is_contiguous() && buffer.sizes() == weight.sizes(),
          "a gradient buffer is not fp32 or not shaped like its weight");
   const std::lock_guard lock(buffer_mutex);
-  buffers()[weight.unsafeGetTensorImpl()] = buffer;
+  buffers().set(weight.unsafeGetTensorImpl(), buffer);
   added_.emplace_back(weight, buffer);
 }
 
-bool WeightGradient::is_direct(const at::Tensor& weight) {
+std::vector<at::Tensor> gradient_buffers(at::TensorList weights) {
+  std::vector<at::Tensor> out;
+  out.reserve(weights.size());
+  const std::lock_guard lock(buffer_mutex);
+  for (const auto& weight : weights) buffers().prefetch(weight.unsafeGetTensorImpl());
+  for (const auto& weight : weights) out.push_back(buffers().find(weight.unsafeGetTensorImpl()));
+  return out;
+}
+
+bool WeightGradient::is_direct(const at::Tensor& weight) { return is_direct(weight, buffer_of(weight)); }
+bool WeightGradient::is_direct(const at::Tensor& weight, const at::Tensor& buffer) {
   if (!weight.is_leaf()) return false;
   const at::Tensor& grad = weight.grad();
-  if (!grad.defined()) return buffer_of(weight).defined();
+  if (!grad.defined()) return buffer.defined();
   return grad.scalar_type() == at::kFloat && grad.is_contiguous();
 }
 
-WeightGradient::WeightGradient(const at::Tensor& weight, bool direct) : direct_(direct) {
+WeightGradient::WeightGradient(const at::Tensor& weight) {
+  const at::Tensor buffer = buffer_of(weight);
+  *this = WeightGradient(weight, is_direct(weight, buffer), buffer);
+}
+
+WeightGradient::WeightGradient(const at::Tensor& weight, bool direct, const at::Tensor& buffer)
+    : direct_(direct) {
   if (!direct) {
     sum_ = at::empty(weight.sizes(), weight.options().dtype(at::kFloat).requires_grad(false));
     return;
   }
   accumulate_ = weight.grad().defined();
-  if (!accumulate_) weight.mutable_grad() = buffer_of(weight);
+  if (!accumulate_) weight.mutable_grad() = buffer;
   sum_ = weight.grad();
 }
 

@@ -61,15 +61,20 @@ class GradientBuffers {
   std::vector<std::pair<at::Tensor, at::Tensor>> added_;
 };
 
+// The weights' buffers, undefined where there is none: many at once wait for memory together instead of one
+// after another.
+std::vector<at::Tensor> gradient_buffers(at::TensorList weights);
+
 // Where the gradient of a weight is computed. A leaf whose grad() is an fp32 tensor gets its gradient added
-// there, in place and in fp32; one without a grad() but with a GradientBuffers entry gets it written there;
-// autograd is handed nothing. Any other weight gets a new tensor that goes through autograd in the weight's
-// type.
+// there, in place and in fp32; one without a grad() but with a buffer (GradientBuffers) gets it written
+// there; autograd is handed nothing. Any other weight gets a new tensor that goes through autograd in the
+// weight's type.
 class WeightGradient {
  public:
-  explicit WeightGradient(const at::Tensor& weight) : WeightGradient(weight, is_direct(weight)) {}
-  WeightGradient(const at::Tensor& weight, bool direct);
+  explicit WeightGradient(const at::Tensor& weight);
+  WeightGradient(const at::Tensor& weight, bool direct, const at::Tensor& buffer);
   static bool is_direct(const at::Tensor& weight);
+  static bool is_direct(const at::Tensor& weight, const at::Tensor& buffer);
   bool direct() const { return direct_; }
   float* data() const { return sum_.data_ptr<float>(); }
   bool accumulate() const { return accumulate_; }  // else what data() holds is to be overwritten
@@ -78,7 +83,7 @@ class WeightGradient {
 
  private:
   at::Tensor sum_;
-  bool direct_, accumulate_ = false;
+  bool direct_ = false, accumulate_ = false;
 };
 
 }  // namespace sinew
