@@ -1,5 +1,8 @@
 #include "kernels/isa.hpp"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #if defined(__linux__)
 #include <sys/auxv.h>
 #include <sys/syscall.h>
@@ -38,6 +41,13 @@ bool tiles_granted() {
   return false;
 #endif
 }
+
+// Asked of the processor itself: clang 14's __builtin_cpu_supports does not know these names.
+bool has_tiles() {
+  constexpr unsigned kBf16 = 1U << 22, kTiles = 1U << 24, kInt8 = 1U << 25, kAll = kBf16 | kTiles | kInt8;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kAll) == kAll;
+}
 #endif
 
 Isa detect_isa() {
@@ -48,8 +58,7 @@ Isa detect_isa() {
     return Isa::avx2;
   if (!__builtin_cpu_supports("avx512vnni")) return Isa::avx512;
   if (!__builtin_cpu_supports("avx512bf16")) return Isa::vnni;
-  const bool tiles = __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
-                     __builtin_cpu_supports("amx-int8") && tiles_granted();
+  const bool tiles = has_tiles() && tiles_granted();
   return tiles ? Isa::amx : Isa::bf16;
 #elif defined(__aarch64__) && defined(__linux__)
   constexpr unsigned long kDotProducts = 1UL << 20;  // HWCAP_ASIMDDP
