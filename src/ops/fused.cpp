@@ -7,7 +7,6 @@
 #include <bit>
 #include <cstdint>
 #include <cstdlib>
-#include <functional>
 #include <limits>
 #include <mutex>
 #include <string_view>
@@ -30,27 +29,16 @@ class BufferTable {
   void prefetch(Key weight) const {
     if (!slots_.empty()) __builtin_prefetch(slots_.data() + place(weight));
   }
-  // The weight's slot, or the empty one where it would stand.
-  const at::Tensor& find(Key weight) const {
+  const at::Tensor& find(Key weight) const {  // undefined where there is none
     static const at::Tensor none;
-    if (slots_.empty()) return none;
-    const Slot& slot = slots_[probe(weight)];
-    return slot.weight == weight ? slot.buffer : none;
+    return slots_.empty() ? none : slots_[probe(weight)].buffer;
   }
+  // An undefined buffer: the weight has none any more.
   void set(Key weight, const at::Tensor& buffer) {
-    if (2 * (used_ + 1) > slots_.size()) resize(std::max<std::size_t>(64, 4 * (used_ + 1)));
+    if (2 * (used_ + 1) > slots_.size()) resize();
     Slot& slot = slots_[probe(weight)];
-    if (slot.weight == nullptr) ++used_;
+    used_ += slot.weight == nullptr ? 1 : 0;
     slot = {weight, buffer};
-  }
-  // Leaves out what `drop` says.
-  template <class Drop>
-  void remove(const Drop& drop) {
-    std::vector<Slot> all;
-    all.swap(slots_);
-    used_ = 0;
-    for (const Slot& slot : all)
-      if (slot.weight != nullptr && !drop(slot.weight, slot.buffer)) set(slot.weight, slot.buffer);
   }
 
  private:
@@ -62,20 +50,23 @@ class BufferTable {
     const auto hash = (reinterpret_cast<std::uintptr_t>(weight) >> 4) * 0x9e3779b97f4a7c15ULL;
     return (hash >> 32) & (slots_.size() - 1);
   }
+  // The weight's slot, or the empty one where it would stand.
   std::size_t probe(Key weight) const {
     std::size_t i = place(weight);
     while (slots_[i].weight != nullptr && slots_[i].weight != weight) i = (i + 1) & (slots_.size() - 1);
     return i;
   }
-  void resize(std::size_t least) {
-    std::vector<Slot> all(std::bit_ceil(least));
+  // Room for twice as many; those without a buffer are left out.
+  void resize() {
+    std::vector<Slot> all(std::bit_ceil(std::max<std::size_t>(64, 4 * (used_ + 1))));
     all.swap(slots_);
+    used_ = 0;
     for (const Slot& slot : all)
-      if (slot.weight != nullptr) slots_[probe(slot.weight)] = slot;
+      if (slot.buffer.defined()) slots_[probe(slot.weight)] = slot, ++used_;
   }
 
   std::vector<Slot> slots_;  // a power of two of them, at most half full
-  std::size_t used_ = 0;
+  std::size_t used_ = 0;     // those with a weight
 };
 
 std::mutex buffer_mutex;
@@ -121,18 +112,10 @@ AtenPath::AtenPath() : before_(use_aten) { use_aten = true; }
 AtenPath::~AtenPath() { use_aten = before_; }
 
 GradientBuffers::~GradientBuffers() {
-  std::sort(added_.begin(), added_.end(), [](const auto& a, const auto& b) {
-    return std::less<>()(a.first.unsafeGetTensorImpl(), b.first.unsafeGetTensorImpl());
-  });
   const std::lock_guard lock(buffer_mutex);
-  buffers().remove([&](const c10::TensorImpl* weight, const at::Tensor& buffer) {
-    const auto found =
-        std::lower_bound(added_.begin(), added_.end(), weight, [](const auto& a, const c10::TensorImpl* b) {
-          return std::less<>()(a.first.unsafeGetTensorImpl(), b);
-        });
-    return found != added_.end() && found->first.unsafeGetTensorImpl() == weight &&
-           found->second.is_same(buffer);
-  });
+  for (const auto& [weight, buffer] : added_)
+    if (buffers().find(weight.unsafeGetTensorImpl()).is_same(buffer))
+      buffers().set(weight.unsafeGetTensorImpl(), {});
 }
 
 void GradientBuffers::add(const at::Tensor& weight, const at::Tensor& buffer) {
