@@ -4,9 +4,6 @@
 #include "kernels/quant_product_simd.hpp"
 
 namespace sinew {
-
-const QuantKernels quant_avx2 = {quantize_row, dot_tiles, unpack_span<0>, product,  nullptr,
-                                 multiply,     swiglu,    add_scaled,     no_tiles, no_tiles};
-
-}  // namespace sinew
+const QuantKernels quant_avx2 = kVectorProducts<0>;
+}
 #endif

@@ -98,5 +98,10 @@ void multiply(const std::int8_t* a, index_t stride, index_t groups, index_t step
 
 void no_tiles() {}
 
+// `Flip`: 128 where products want codes plus 128, 0 where they want them signed.
+template <int Flip>
+constexpr QuantKernels kVectorProducts{quantize_row, dot_tiles, unpack_span<Flip>, product,  nullptr,
+                                       multiply,     swiglu,    add_scaled,        no_tiles, no_tiles};
+
 }  // namespace
 }  // namespace sinew

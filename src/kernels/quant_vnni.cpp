@@ -4,9 +4,6 @@
 #include "kernels/quant_product_simd.hpp"
 
 namespace sinew {
-
-const QuantKernels quant_vnni = {quantize_row, dot_tiles, unpack_span<128>, product,  nullptr,
-                                 multiply,     swiglu,    add_scaled,       no_tiles, no_tiles};
-
-}  // namespace sinew
+const QuantKernels quant_vnni = kVectorProducts<128>;
+}
 #endif
