@@ -17,7 +17,6 @@ for file in "$source"/src/base/*.cpp "$source"/src/kernels/*.cpp "$source"/tests
   name=${file#"$source"/}
   object=$out/${name//\//_}.o
   objects+=("$object")
-  [ "$object" -nt "$file" ] && continue
   level=(-O3)
   case $name in
     tests/*) level=(-O1) ;;
