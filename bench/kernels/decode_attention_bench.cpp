@@ -4,11 +4,11 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "base/team.hpp"
 #include "base/threads.hpp"
 #include "kernels/decode_attention.hpp"
@@ -60,11 +60,11 @@ int main(int argc, char** argv) {
     }
   std::vector<double> seconds;
   for (int repeat = 0; repeat < repeats; ++repeat) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = clock_seconds();
     for (const auto& layer : work)
       parallel_tasks(static_cast<index_t>(layer.size()),
                      [&](index_t i) { kernels.attend(cache, 0.1F, layer[static_cast<std::size_t>(i)]); });
-    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    seconds.push_back(clock_seconds() - start);
   }
   std::sort(seconds.begin(), seconds.end());
   fmt::print(

@@ -7,12 +7,12 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <functional>
 #include <string_view>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "base/team.hpp"
 #include "base/threads.hpp"
 #include "kernels/quant_experts.hpp"
@@ -21,14 +21,12 @@
 namespace {
 
 using namespace sinew;
-using Clock = std::chrono::steady_clock;
-
 double best_of(int passes, const std::function<void()>& body) {
   double best = 1e9;
   for (int i = 0; i < passes; ++i) {
-    const auto start = Clock::now();
+    const double start = clock_seconds();
     body();
-    best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count());
+    best = std::min(best, clock_seconds() - start);
   }
   return best;
 }

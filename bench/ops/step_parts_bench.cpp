@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <functional>
 #include <string_view>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "base/index.hpp"
 #include "base/random.hpp"
 #include "base/threads.hpp"
@@ -46,10 +46,9 @@ void report(std::string_view name, double flops, const std::function<void()>& bo
   if (!name.starts_with(wanted)) return;
   std::vector<double> times;
   for (int i = -2; i < rounds; ++i) {
-    const auto start = std::chrono::steady_clock::now();
+    const double start = clock_seconds();
     body();
-    if (i >= 0)
-      times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    if (i >= 0) times.push_back(clock_seconds() - start);
   }
   std::sort(times.begin(), times.end());
   const double median = times[times.size() / 2];

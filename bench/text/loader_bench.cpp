@@ -5,9 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 
+#include "base/clock.hpp"
 #include "base/files.hpp"
 #include "base/random.hpp"
 #include "text/dataset.hpp"
@@ -45,9 +45,9 @@ int main() {
     std::vector<double> rates;
     std::int64_t sum = 0;
     for (std::uint64_t round = 0; round < 60; ++round) {
-      const auto begin = std::chrono::steady_clock::now();
+      const double begin = clock_seconds();
       const TokenBatch batch = loader.get(round * static_cast<std::uint64_t>(rows), rows);
-      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      const double seconds = clock_seconds() - begin;
       sum += batch.tokens.back();
       rates.push_back(static_cast<double>(rows * sequence) / seconds);
     }

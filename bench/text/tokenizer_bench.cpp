@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "base/clock.hpp"
 #include "base/files.hpp"
 #include "base/random.hpp"
 #include "base/threads.hpp"
@@ -21,9 +21,9 @@ namespace {
 using namespace sinew;
 
 double seconds(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = clock_seconds();
   work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return clock_seconds() - start;
 }
 
 // Words of two to ten letters, the n-th as frequent as 1/n (Zipf), and some punctuation.

@@ -2,11 +2,11 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
-#include <chrono>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.hpp"
 #include "base/error.hpp"
 #include "base/text.hpp"
 #include "base/threads.hpp"
@@ -56,7 +56,7 @@ double peak_memory() {
 }
 
 std::shared_ptr<engine::Model> make(const Options& o, double& seconds) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = clock_seconds();
   std::shared_ptr<engine::Model> model;
   if (!o.model.empty()) {
     model = engine::load_model(o.model);
@@ -65,7 +65,7 @@ std::shared_ptr<engine::Model> make(const Options& o, double& seconds) {
   } else {
     model = engine::random_model(preset_config(o.preset), o.type, 1);
   }
-  seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  seconds = clock_seconds() - start;
   return model;
 }
 

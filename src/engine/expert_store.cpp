@@ -3,13 +3,13 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <map>
 #include <vector>
 
 #include "base/async_reader.hpp"
+#include "base/clock.hpp"
 #include "base/error.hpp"
 #include "base/index.hpp"
 #include "base/team.hpp"
@@ -270,7 +270,7 @@ void ExpertStore::request(index_t layer, std::span<const std::int32_t> experts) 
     ++(slot.state == State::ready ? s.counts.hits : s.counts.foreseen);
     s.requested.push_back(e.slot);
   }
-  const auto start = std::chrono::steady_clock::now();
+  const double start = clock_seconds();
   for (const std::int32_t number : experts) {
     Expert& e = s.experts[size(layer)][static_cast<std::size_t>(number)];
     if (e.slot >= 0) continue;
@@ -279,15 +279,15 @@ void ExpertStore::request(index_t layer, std::span<const std::int32_t> experts) 
     s.slots[static_cast<std::size_t>(e.slot)].held = true;
     s.requested.push_back(e.slot);
   }
-  s.counts.wait_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  s.counts.wait_seconds += clock_seconds() - start;
 }
 
 void ExpertStore::hold() {
   Impl& s = *impl_;
-  const auto start = std::chrono::steady_clock::now();
+  const double start = clock_seconds();
   for (const std::int32_t slot : s.requested)
     while (s.slots[static_cast<std::size_t>(slot)].state != State::ready) s.take_one(true);
-  s.counts.wait_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  s.counts.wait_seconds += clock_seconds() - start;
 }
 
 const SwigluWeights* ExpertStore::weights(index_t layer, std::int32_t expert) const {

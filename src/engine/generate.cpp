@@ -1,18 +1,12 @@
 #include "engine/generate.hpp"
 
 #include <algorithm>
-#include <chrono>
 
+#include "base/clock.hpp"
 #include "base/error.hpp"
 
 namespace sinew::engine {
-namespace {
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-}  // namespace
+namespace {}  // namespace
 
 std::string_view finish_name(Finish finish) {
   constexpr std::string_view kNames[] = {"length", "stop", "context_full", "stopped"};
@@ -30,11 +24,11 @@ Generation generate(Session& session, Sequence& sequence, std::span<const TokenI
                     const std::function<bool(TokenId)>& each) {
   require(!prompt.empty(), "nothing to go on from: the prompt is empty");
   Generation out;
-  auto start = std::chrono::steady_clock::now();
+  double start = clock_seconds();
   for (const TokenId id : prompt) sampler.accept(id);
   std::span<const float> logits = session.forward(sequence, prompt);
-  out.prefill_seconds = seconds_since(start);
-  start = std::chrono::steady_clock::now();
+  out.prefill_seconds = clock_seconds() - start;
+  start = clock_seconds();
   while (static_cast<std::int64_t>(out.tokens.size()) < max_tokens) {
     const TokenId next = sampler.sample(logits);
     if (std::find(ends.begin(), ends.end(), next) != ends.end()) {
@@ -54,7 +48,7 @@ Generation generate(Session& session, Sequence& sequence, std::span<const TokenI
     }
     logits = session.forward(sequence, {&next, 1});
   }
-  out.decode_seconds = seconds_since(start);
+  out.decode_seconds = clock_seconds() - start;
   return out;
 }
 

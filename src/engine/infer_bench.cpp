@@ -1,16 +1,14 @@
 #include "engine/infer_bench.hpp"
 
 #include <algorithm>
-#include <chrono>
 
+#include "base/clock.hpp"
 #include "base/index.hpp"
 #include "base/random.hpp"
 #include "engine/packing.hpp"
 
 namespace sinew::engine {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 Timing timing_of(std::vector<double> seconds) {
   std::sort(seconds.begin(), seconds.end());
@@ -19,9 +17,9 @@ Timing timing_of(std::vector<double> seconds) {
 
 template <class Body>
 double seconds_of(const Body& body) {
-  const auto start = Clock::now();
+  const double start = clock_seconds();
   body();
-  return std::chrono::duration<double>(Clock::now() - start).count();
+  return clock_seconds() - start;
 }
 
 std::vector<TokenId> random_tokens(const Model& model, index_t count, std::uint64_t seed) {

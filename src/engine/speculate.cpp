@@ -1,8 +1,8 @@
 #include "engine/speculate.hpp"
 
 #include <algorithm>
-#include <chrono>
 
+#include "base/clock.hpp"
 #include "base/error.hpp"
 
 namespace sinew::engine {
@@ -11,11 +11,6 @@ namespace {
 constexpr std::size_t kLongest = 4, kShortest = 2;  // tokens that have to be the same
 constexpr index_t kMost =
     7;  // of a draft: with the token before it, as many as the kernels for few tokens take
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 TokenId likeliest(std::span<const float> logits) {
   return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());
@@ -107,7 +102,7 @@ Generation generate_speculatively(Session& session, Sequence& sequence, std::spa
   SpeculationCounts own;
   if (counts == nullptr) counts = &own;
   Drafter drafter(session, sequence, speculation);
-  auto start = Clock::now();
+  double start = clock_seconds();
   for (const TokenId id : prompt) sampler.accept(id);
 
   // Each pass runs `tokens` (the prompt, or the last token and a draft); draws go on as long as they are what
@@ -146,8 +141,8 @@ Generation generate_speculatively(Session& session, Sequence& sequence, std::spa
                       drafter.hidden(tokens.size())};
     session.forward({&input, 1}, std::ref(hear));
     if (whole_prompt) {
-      out.prefill_seconds = seconds_since(start);
-      start = Clock::now();
+      out.prefill_seconds = clock_seconds() - start;
+      start = clock_seconds();
     }
     ++counts->passes;
     counts->accepted += static_cast<std::int64_t>(kept - known);
@@ -167,7 +162,7 @@ Generation generate_speculatively(Session& session, Sequence& sequence, std::spa
     tokens.insert(tokens.end(), draft.begin(), draft.end());
     known = 1;
   }
-  out.decode_seconds = seconds_since(start);
+  out.decode_seconds = clock_seconds() - start;
   return out;
 }
 

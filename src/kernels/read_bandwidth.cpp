@@ -3,10 +3,10 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 #include <cstring>
 
+#include "base/clock.hpp"
 #include "base/machine.hpp"
 #include "base/team.hpp"
 #include "base/threads.hpp"
@@ -16,12 +16,7 @@
 namespace sinew {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 constexpr std::size_t kHuge = std::size_t{2} << 20;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 struct Buffer {
   explicit Buffer(std::size_t bytes) : size(bytes) {
@@ -78,11 +73,11 @@ double measure_int8() {
   const double work = 2.0 * static_cast<double>(kGroups * 16 * kWide * kDeep);
   int times = 1;
   double best = 0;
-  const auto begin = Clock::now();
-  while (seconds_since(begin) < 0.5) {
-    const auto start = Clock::now();
+  const double begin = clock_seconds();
+  while (clock_seconds() - begin < 0.5) {
+    const double start = clock_seconds();
     parallel_tasks(threads, [&](std::ptrdiff_t) { multiply_many(*kernels, times); });
-    const double seconds = seconds_since(start);
+    const double seconds = clock_seconds() - start;
     best = std::max(best, work * times * threads / seconds);
     if (seconds < 0.02) times *= 2;
   }
@@ -103,9 +98,9 @@ ReadBandwidth read_bandwidth(std::span<const MemoryRange> memory) {
   for (const MemoryRange& range : memory) best.bytes += range.size();
   std::uint64_t sink = 0;
   const auto measure = [&](const ReadPattern& pattern) {
-    const auto start = Clock::now();
+    const double start = clock_seconds();
     sink ^= read_memory(memory, pattern);
-    const double rate = static_cast<double>(best.bytes) / seconds_since(start);
+    const double rate = static_cast<double>(best.bytes) / (clock_seconds() - start);
     if (rate <= best.bytes_per_second) return;
     best.bytes_per_second = rate;
     best.pattern = pattern;

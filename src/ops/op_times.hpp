@@ -2,9 +2,10 @@
 #pragma once
 
 #include <array>
-#include <chrono>
 #include <cstddef>
 #include <string_view>
+
+#include "base/clock.hpp"
 
 namespace sinew {
 
@@ -42,13 +43,12 @@ class OpTimesScope {
 class OpTimer {
  public:
   OpTimer(OpClass kind, bool backward) : times_(OpTimesScope::current()), kind_(kind), backward_(backward) {
-    if (times_ != nullptr) start_ = std::chrono::steady_clock::now();
+    if (times_ != nullptr) start_ = clock_seconds();
   }
   ~OpTimer() {
     if (times_ == nullptr) return;
     auto& pair = times_->seconds[static_cast<std::size_t>(kind_)];
-    const double spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-    (backward_ ? pair.backward : pair.forward) += spent;
+    (backward_ ? pair.backward : pair.forward) += clock_seconds() - start_;
   }
   OpTimer(const OpTimer&) = delete;
   OpTimer& operator=(const OpTimer&) = delete;
@@ -57,7 +57,7 @@ class OpTimer {
   OpTimes* times_;
   OpClass kind_;
   bool backward_;
-  std::chrono::steady_clock::time_point start_;
+  double start_ = 0;
 };
 
 }  // namespace sinew

@@ -1,10 +1,10 @@
 // sinew generate on the libtorch path, from a Hugging Face directory.
 #include "cli/generate.hpp"
-#include "base/clock.hpp"
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
+#include "base/clock.hpp"
 #include "base/error.hpp"
 #include "base/threads.hpp"
 #include "cli/text_output.hpp"
