@@ -24,6 +24,10 @@ void configure_tiles() {
   asm volatile("ldtilecfg %0" ::"m"(config));
 }
 
+// GCC's tile intrinsics do not say that they read and write memory: between them and other uses of the same
+// memory the compiler must be told.
+[[maybe_unused, gnu::always_inline]] inline void order_memory() { asm volatile("" ::: "memory"); }
+
 void release_tiles() { _tile_release(); }
 
 }  // namespace

@@ -1,4 +1,8 @@
 // The products of decode attention with the dot-product instruction of AVX512-BF16.
+//
+// Values are packed by pairs of rows where they are used, 32 columns into two tiles of 16 pairs by 16: the
+// low one holds columns 0-3, 8-11, 16-19, 24-27 of them, as the interleaving instructions of 128-bit lanes
+// leave them, the high one the others; results are put in order once, at the end.
 #if defined(__x86_64__)
 #define SINEW_WIDTH 16
 #include "kernels/decode_attention_tables.hpp"
@@ -14,7 +18,21 @@ namespace {
 }
 [[gnu::always_inline]] inline __m512bh packed_row(const bf16* x) { return (__m512bh)_mm512_loadu_si512(x); }
 
+constexpr index_t kPackedTile = 512;  // bf16 of a packed tile
+
+// Columns [column, column + 32) of a page's values: [2][16 pairs][16][2].
+[[gnu::always_inline]] inline void pack_values(NarrowRows values, index_t column, bf16* out) {
+  const bf16* from = values.at + column;
+  for (index_t pair = 0; pair < kCachePage / 2; ++pair, from += 2 * values.ld) {
+    const __m512i x = _mm512_loadu_si512(from), y = _mm512_loadu_si512(from + values.ld);
+    _mm512_store_si512(out + pair * 32, _mm512_unpacklo_epi16(x, y));
+    _mm512_store_si512(out + pair * 32 + kPackedTile, _mm512_unpackhi_epi16(x, y));
+  }
+}
+
 struct DotProducts {
+  static constexpr index_t kWeights = 16;  // bf16 for each key and 16 rows
+  static constexpr index_t kScratch = 2 * kPages * 2 * kPackedTile;
   static void begin() {}
   static void end() {}
 
@@ -31,7 +49,7 @@ struct DotProducts {
 #pragma GCC unroll 16
     for (int r = 0; r < 16; ++r) _mm512_storeu_ps(out + r * kRows, s[r]);
   }
-  static void scores(NarrowRows one, NarrowRows two, const bf16* q, index_t n, float* out) {
+  static void scores(NarrowRows one, NarrowRows two, const bf16* q, index_t n, float* out, BlockReader&) {
     score_16(one.at, one.ld, q, n, out);
     score_16(one.at + 16 * one.ld, one.ld, q, n, out + kTileWords);
     if (two.at == one.at) return;
@@ -39,7 +57,22 @@ struct DotProducts {
     score_16(two.at + 16 * two.ld, two.ld, q, n, out + 3 * kTileWords);
   }
 
-  static void values(const bf16* weights, index_t pages, const bf16* values, float* acc) {
+  // Weights [keys, 16] as bf16 tiles [keys / 32][16][32].
+  static void turn(const float* weights, index_t keys, bf16* out) {
+    for (index_t k = 0; k < keys; k += 32) {
+      Vu low[16], high[16];
+      for (int i = 0; i < 16; ++i) {
+        low[i] = load_as<Vu>(weights + (k + i) * kRows);
+        high[i] = load_as<Vu>(weights + (k + 16 + i) * kRows);
+      }
+      transpose(low);
+      transpose(high);
+      for (int r = 0; r < 16; ++r) store(out + k * kRows + r * 32, (Vf)low[r], (Vf)high[r]);
+    }
+  }
+
+  // acc [2 tiles] += weights [pages][16, 32] * packed values [pages][2 tiles].
+  static void weigh(const bf16* weights, index_t pages, const bf16* values, float* acc) {
     for (index_t t = 0; t < 2; ++t) {
       float* const to = acc + t * kTileWords;
       __m512 s[16];
@@ -56,6 +89,22 @@ struct DotProducts {
 #pragma GCC unroll 16
       for (int r = 0; r < 16; ++r) _mm512_storeu_ps(to + r * kRows, s[r]);
     }
+  }
+  // 32 columns at a time for all groups.
+  static void values(const NarrowRows* values, index_t pages, const TileMemory<DotProducts>& m,
+                     BlockReader&) {
+    for (index_t t = 0; t < m.tiles; t += 2) {
+      bf16* const packed =
+          m.products + t / 2 % 2 * kPages * 2 * kPackedTile;  // the one before is still being read
+      for (index_t p = 0; p < pages; ++p) pack_values(values[p], t * 16, packed + p * 2 * kPackedTile);
+      for (index_t g = 0; g < m.groups; ++g)
+        weigh(m.weights + g * kBlockKeys * kWeights, pages, packed, m.acc + (g * m.tiles + t) * kTileWords);
+    }
+  }
+
+  static void order(Vf a, Vf b, float* out) {
+    store(out, __builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23),
+          __builtin_shufflevector(a, b, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31));
   }
 };
 

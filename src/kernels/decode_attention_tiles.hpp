@@ -1,10 +1,8 @@
 // The kernels of decode_attention.hpp in bf16, on tiles of 16 x 16: for AVX512-BF16 and AMX, which differ in
-// the two products alone (`Products`). See simd.hpp for how to include it.
+// the two products (`Products`), in what these want weights to look like and in which order they leave the
+// columns of results. See simd.hpp for how to include it.
 //
-// Scores: keys as they lie in the cache times 16 queries packed in pairs, [keys, 16]. Values are packed by
-// pairs of rows where they are used, 32 columns into two tiles of 16 pairs by 16: the low one holds columns
-// 0-3, 8-11, 16-19, 24-27 of them, as the interleaving instructions of 128-bit lanes leave them, the high one
-// the others; results are put in order once, at the end.
+// Scores: keys as they lie in the cache times 16 queries packed in pairs, [keys, 16].
 #pragma once
 
 #include <immintrin.h>
@@ -18,8 +16,7 @@ namespace {
 constexpr index_t kRows = 16;  // queries of a group
 constexpr index_t kPages = 4;  // of a block
 constexpr index_t kBlockKeys = kPages * kCachePage;
-constexpr index_t kTileWords = 256;   // 32-bit words of a tile
-constexpr index_t kPackedTile = 512;  // bf16 of a packed tile
+constexpr index_t kTileWords = 256;  // 32-bit words of a tile
 
 // ---- rows of a page in bf16 ----
 
@@ -82,16 +79,6 @@ inline NarrowRows narrow_rows(BlockFormat format, const std::byte* rows, std::si
 
 // ---- packing ----
 
-// Columns [column, column + 32) of a page's values: [2][16 pairs][16][2].
-[[gnu::always_inline]] inline void pack_values(NarrowRows values, index_t column, bf16* out) {
-  const bf16* from = values.at + column;
-  for (index_t pair = 0; pair < kCachePage / 2; ++pair, from += 2 * values.ld) {
-    const __m512i x = _mm512_loadu_si512(from), y = _mm512_loadu_si512(from + values.ld);
-    _mm512_store_si512(out + pair * 32, _mm512_unpacklo_epi16(x, y));
-    _mm512_store_si512(out + pair * 32 + kPackedTile, _mm512_unpackhi_epi16(x, y));
-  }
-}
-
 // 16 queries from `first` on: [wide / 32][16 pairs][16][2].
 inline void pack_queries(const DecodePiece& piece, index_t first, index_t n, index_t wide, float factor,
                          bf16* out) {
@@ -112,20 +99,6 @@ inline void pack_queries(const DecodePiece& piece, index_t first, index_t n, ind
   }
 }
 
-// Weights [keys, 16] as bf16 tiles [keys / 32][16][32].
-inline void turn_weights(const float* weights, index_t keys, bf16* out) {
-  for (index_t k = 0; k < keys; k += 32) {
-    Vu low[16], high[16];
-    for (int i = 0; i < 16; ++i) {
-      low[i] = load_as<Vu>(weights + (k + i) * kRows);
-      high[i] = load_as<Vu>(weights + (k + 16 + i) * kRows);
-    }
-    transpose(low);
-    transpose(high);
-    for (int r = 0; r < 16; ++r) store(out + k * kRows + r * 32, (Vf)low[r], (Vf)high[r]);
-  }
-}
-
 inline void keep_share(const float* keep, index_t tiles, float* acc) {
   bool all = true;
   for (index_t r = 0; r < kRows; ++r) all = all && keep[r] == 1;
@@ -137,32 +110,82 @@ inline void keep_share(const float* keep, index_t tiles, float* acc) {
     }
 }
 
-// Tiles of sums, columns as pack_values() left them, to rows.
-inline void order_columns(const float* acc, index_t rows, index_t columns, float* out) {
+// Pairs of tiles of sums, columns as the products left them, to rows.
+template <class Products>
+void order_columns(const float* acc, index_t rows, index_t columns, float* out) {
   for (index_t c = 0; c < columns; c += 32)
     for (index_t r = 0; r < rows; ++r) {
       const float* const from = acc + c / 16 * kTileWords + r * kRows;
-      const Vf a = load(from), b = load(from + kTileWords);
-      const Vf low = __builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
-      const Vf high =
-          __builtin_shufflevector(a, b, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
-      float* const to = out + r * columns + c;
-      if (columns - c >= 32) {
-        store(to, low, high);
-        continue;
-      }
-      float part[32];
-      store(part, low, high);
-      std::memcpy(to, part, count(columns - c) * sizeof(float));
+      float ordered[32];
+      Products::order(load(from), load(from + kTileWords), ordered);
+      std::memcpy(out + r * columns + c, ordered, count(columns - c < 32 ? columns - c : 32) * sizeof(float));
     }
 }
+
+// ---- reading ----
+
+// Reads a block in order, all pages side by side: the pattern that memory gives fastest. Part of the next
+// block is asked for while one is computed with, a few lines at a time: more of them would hold the line
+// buffers that tile loads need (docs/log.md).
+class BlockReader {
+ public:
+  BlockReader() = default;
+  BlockReader(const CacheRows& cache, const CachePage* pages, index_t page_count)
+      : pages_(pages),
+        count_(page_count),
+        values_(cache.latent ? 0 : page_bytes(cache.value_bytes)),
+        ahead_(cache.latent) {
+    begin(&CachePage::keys, page_bytes(cache.key_bytes));
+  }
+
+  // The next N lines of each page.
+  template <int N>
+  [[gnu::always_inline]] void ask() {
+    if (!ahead_ || line_ + N * 64 > end_) return;
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i, line_ += 64)
+#pragma GCC unroll 4
+      for (index_t p = 0; p < kPages; ++p) __builtin_prefetch(at_[p] + line_, 0, 3);
+  }
+  // All that is left.
+  void finish() {
+    do {
+      for (; line_ < end_; line_ += 64)
+        for (index_t p = 0; p < count_; ++p) {
+          const __m512i line = _mm512_loadu_si512(at_[p] + line_);
+          asm volatile("" ::"x"(line));
+        }
+    } while (next_part());
+  }
+
+ private:
+  static index_t page_bytes(std::size_t row) { return static_cast<index_t>(row) * kCachePage; }
+  void begin(const std::byte* CachePage::*part, index_t bytes) {
+    for (index_t p = 0; p < kPages; ++p) at_[p] = pages_[p < count_ ? p : 0].*part;
+    line_ = 0;
+    end_ = bytes;
+  }
+  bool next_part() {
+    if (line_ < end_ || values_ == 0) return false;
+    begin(&CachePage::values, values_);
+    values_ = 0;
+    return true;
+  }
+
+  const CachePage* pages_ = nullptr;
+  index_t count_ = 0, values_ = 0;  // bytes of values to come
+  index_t line_ = 0, end_ = 0;      // bytes of the part at hand
+  bool ahead_ = false;              // a head's keys and values are few lines: nothing is gained by asking
+  const std::byte* at_[kPages] = {};
+};
 
 // ---- the whole ----
 
 // What the work on one piece needs.
+template <class Products>
 struct TileMemory {
   index_t key_wide, value_wide, groups, tiles;
-  bf16 *q, *weights, *packed, *key_scratch, *value_scratch;
+  bf16 *q, *weights, *products, *key_scratch, *value_scratch;
   float *acc, *scores, *top, *sum, *keep;
 
   TileMemory(const CacheRows& cache, index_t rows, Workspace::Frame& frame)
@@ -171,8 +194,8 @@ struct TileMemory {
         groups((rows + kRows - 1) / kRows),
         tiles(value_wide / 16) {
     q = frame.take<bf16>(count(groups * key_wide * kRows));
-    weights = frame.take<bf16>(count(groups * kBlockKeys * kRows));
-    packed = frame.take<bf16>(count(2 * kPages * 2 * kPackedTile));
+    weights = frame.take<bf16>(count(groups * kBlockKeys * Products::kWeights));
+    products = frame.take<bf16>(count(Products::kScratch));
     key_scratch = frame.take<bf16>(count(kBlockKeys * key_wide));
     value_scratch = cache.latent ? key_scratch : frame.take<bf16>(count(kBlockKeys * value_wide));
     acc = frame.take<float>(count(groups * tiles * kTileWords));
@@ -185,25 +208,11 @@ struct TileMemory {
   }
 };
 
-// Reads a block in order, all pages side by side: the pattern that memory gives fastest. (Fetching the next
-// block while this one is computed with gained nothing: what it saved went into waiting for line buffers.)
-inline void read_block(const CacheRows& cache, const CachePage* pages, index_t page_count) {
-  const auto read = [&](const std::byte* CachePage::*part, std::size_t row) {
-    for (index_t l = 0; l < static_cast<index_t>(row) * kCachePage; l += 64)
-      for (index_t p = 0; p < page_count; ++p) {
-        const __m512i line = _mm512_loadu_si512(pages[p].*part + l);
-        asm volatile("" ::"x"(line));
-      }
-  };
-  read(&CachePage::keys, cache.key_bytes);
-  if (!cache.latent) read(&CachePage::values, cache.value_bytes);
-}
-
-// One block: scores and weights of all groups, then the values, 32 columns at a time for all groups.
+// One block: scores and weights of all groups, then the values. `next`: the block that is asked for
+// meanwhile.
 template <class Products>
 void attend_block(const CacheRows& cache, const DecodePiece& piece, index_t first, index_t pages,
-                  const TileMemory& m) {
-  read_block(cache, piece.pages + first, pages);
+                  const TileMemory<Products>& m, BlockReader& next) {
   NarrowRows keys[kPages], values[kPages];
   for (index_t p = 0; p < pages; ++p) {
     const CachePage& page = piece.pages[first + p];
@@ -214,41 +223,43 @@ void attend_block(const CacheRows& cache, const DecodePiece& piece, index_t firs
                              : narrow_rows(cache.format, page.values, cache.value_bytes, cache.value,
                                            m.value_wide, m.value_scratch + p * kCachePage * m.value_wide);
   }
+  constexpr index_t kGroupWeights = kBlockKeys * Products::kWeights;
   for (index_t g = 0; g < m.groups; ++g) {
     const index_t row = g * kRows, rows = piece.rows - row < kRows ? piece.rows - row : kRows;
     for (index_t p = 0; p < pages; p += 2)
       Products::scores(keys[p], keys[p + 1 < pages ? p + 1 : p], m.q + g * m.key_wide * kRows, m.key_wide,
-                       m.scores + p * kCachePage * kRows);
+                       m.scores + p * kCachePage * kRows, next);
     hide(piece.visible + row, rows, first * kCachePage, pages * kCachePage, m.scores, kRows);
     softmax_rows(m.scores, kRows, pages * kCachePage, m.top + row, m.sum + row, m.keep + row);
-    turn_weights(m.scores, pages * kCachePage, m.weights + g * kBlockKeys * kRows);
+    Products::turn(m.scores, pages * kCachePage, m.weights + g * kGroupWeights);
     keep_share(m.keep + row, m.tiles, m.acc + g * m.tiles * kTileWords);
   }
-  for (index_t t = 0; t < m.tiles; t += 2) {
-    bf16* const packed =
-        m.packed + t / 2 % 2 * kPages * 2 * kPackedTile;  // the one before is still being read
-    for (index_t p = 0; p < pages; ++p) pack_values(values[p], t * 16, packed + p * 2 * kPackedTile);
-    for (index_t g = 0; g < m.groups; ++g)
-      Products::values(m.weights + g * kBlockKeys * kRows, pages, packed,
-                       m.acc + (g * m.tiles + t) * kTileWords);
-  }
+  Products::values(values, pages, m, next);
 }
 
 template <class Products>
 void attend_tiles(const CacheRows& cache, float scale, const DecodePiece& piece) {
   Workspace::Frame frame(thread_workspace());
-  const TileMemory m(cache, piece.rows, frame);
+  const TileMemory<Products> m(cache, piece.rows, frame);
   for (index_t g = 0; g < m.groups; ++g)
     pack_queries(piece, g * kRows, cache.key, m.key_wide, scale * kLog2OfE, m.q + g * m.key_wide * kRows);
   const index_t pages = (piece.keys + kCachePage - 1) / kCachePage;
+  const auto pages_of = [&](index_t first) { return pages - first < kPages ? pages - first : kPages; };
   Products::begin();
+  BlockReader block(cache, piece.pages, pages_of(0));
   for (index_t first = 0; first < pages; first += kPages) {
-    attend_block<Products>(cache, piece, first, pages - first < kPages ? pages - first : kPages, m);
+    block.finish();
+    const index_t after = first + kPages;
+    BlockReader next;
+    if (after < pages) next = BlockReader(cache, piece.pages + after, pages_of(after));
+    attend_block<Products>(cache, piece, first, pages_of(first), m, next);
+    block = next;
   }
   Products::end();
   for (index_t g = 0; g < m.groups; ++g) {
     const index_t row = g * kRows, rows = piece.rows - row < kRows ? piece.rows - row : kRows;
-    order_columns(m.acc + g * m.tiles * kTileWords, rows, cache.value, piece.out + row * cache.value);
+    order_columns<Products>(m.acc + g * m.tiles * kTileWords, rows, cache.value,
+                            piece.out + row * cache.value);
     for (index_t r = row; r < row + rows; ++r) piece.top[r] = m.top[r], piece.sum[r] = m.sum[r];
   }
 }
