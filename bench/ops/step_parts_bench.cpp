@@ -1,5 +1,5 @@
-// The parts of a training step of preset M (`sinew bench train`), one by one: milliseconds of a call and
-// GFLOP/s. Usage: step_parts_bench [name prefix] [rounds]
+// The parts of a training step of preset M or S (`sinew bench train`), one by one: milliseconds of a call and
+// GFLOP/s. Usage: step_parts_bench [name prefix] [rounds] [M or S]
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -72,7 +72,26 @@ Buffer<T> normal(index_t n, float deviation, std::string_view key) {
   }
 }
 
-constexpr index_t kTokens = 4096, kHidden = 512;
+constexpr index_t kTokens = 4096;
+
+// What the presets differ in.
+struct Preset {
+  index_t hidden = 512, rows = 8, heads = 8, latent = 128, plain = 48, value = 48;
+  index_t experts = 64, width = 192, top_k = 6, shared = 384, dense = 1536, vocabulary = 16384;
+};
+constexpr Preset kSmall{.hidden = 256,
+                        .rows = 16,
+                        .heads = 4,
+                        .latent = 64,
+                        .plain = 32,
+                        .value = 32,
+                        .experts = 16,
+                        .width = 128,
+                        .top_k = 4,
+                        .shared = 128,
+                        .dense = 640,
+                        .vocabulary = 4096};
+Preset preset;
 
 template <class T>
 struct ExpertLayer {
@@ -84,18 +103,18 @@ struct ExpertLayer {
   ExpertGradients to;
 
   ExpertLayer(index_t experts, index_t width)
-      : gate(normal<T>(experts * width * kHidden, 0.02F, "gate")),
-        up(normal<T>(experts * width * kHidden, 0.02F, "up")),
-        down(normal<T>(experts * width * kHidden, 0.02F, "down")),
+      : gate(normal<T>(experts * width * preset.hidden, 0.02F, "gate")),
+        up(normal<T>(experts * width * preset.hidden, 0.02F, "up")),
+        down(normal<T>(experts * width * preset.hidden, 0.02F, "down")),
         d_gate(gate.size()),
         d_up(gate.size()),
         d_down(gate.size()) {
-    const auto one = size(width * kHidden), n = size(experts);
+    const auto one = size(width * preset.hidden), n = size(experts);
     for (auto* w : {&gate, &up, &down})
       for (std::size_t e = 0; e < n; ++e) weights.push_back(w->data() + e * one);
     for (auto* g : {&d_gate, &d_up, &d_down})
       for (std::size_t e = 0; e < n; ++e) gradients.push_back(g->data() + e * one);
-    matrices = {kHidden, width, weights.data(), weights.data() + n, weights.data() + 2 * n};
+    matrices = {preset.hidden, width, weights.data(), weights.data() + n, weights.data() + 2 * n};
     to = {gradients.data(), gradients.data() + n, gradients.data() + 2 * n, true};
   }
 };
@@ -117,12 +136,12 @@ void experts(std::string_view name, index_t count, index_t width, index_t top_k,
     }
   }
   sort_by_expert(chosen.data(), kTokens, top_k, count, rows);
-  const auto x = normal<T>(kTokens * kHidden, 1, "x"), dy = normal<T>(kTokens * kHidden, 1, "dy");
+  const auto x = normal<T>(kTokens * preset.hidden, 1, "x"), dy = normal<T>(kTokens * preset.hidden, 1, "dy");
   Buffer<T> y(x.size()), dx(x.size()), saved(size(expert_saved_size(layer.matrices, kTokens * top_k)));
   const std::vector<float> weight(size(kTokens * top_k), 0.1F);
   std::vector<float> d_weight(weight.size());
   const float* const w = top_k > 1 ? weight.data() : nullptr;
-  const double flops = 6.0 * static_cast<double>(kTokens * top_k * kHidden * width);
+  const double flops = 6.0 * static_cast<double>(kTokens * top_k * preset.hidden * width);
   report(fmt::format("{}.forward", name), flops, [&] {
     experts_forward<T>(active_isa(), layer.matrices, rows, x.data(), w, nullptr, y.data(), saved.data());
   });
@@ -182,8 +201,10 @@ void linear(std::string_view name, index_t out, index_t in) {
 }
 
 template <class T>
-void attention(std::string_view name, index_t rows, index_t tokens) {
-  constexpr index_t heads = 8, plain = 48, rotated = 16, value = 48, key = plain + rotated;
+void attention(std::string_view name) {
+  constexpr index_t rotated = 16;
+  const index_t rows = preset.rows, tokens = kTokens / rows, heads = preset.heads, plain = preset.plain,
+                value = preset.value, key = plain + rotated;
   const index_t n = rows * tokens;
   const auto q = normal<T>(n * heads * key, 1, "q"), kv = normal<T>(n * heads * (plain + value), 1, "kv"),
              pe = normal<T>(n * rotated, 1, "pe"), dy = normal<T>(n * heads * value, 1, "dy");
@@ -221,13 +242,14 @@ void attention(std::string_view name, index_t rows, index_t tokens) {
 
 template <class T>
 void head(std::string_view name, index_t vocabulary) {
-  const auto x = normal<T>(kTokens * kHidden, 1, "x"), w = normal<T>(vocabulary * kHidden, 0.02F, "w");
+  const auto x = normal<T>(kTokens * preset.hidden, 1, "x"),
+             w = normal<T>(vocabulary * preset.hidden, 0.02F, "w");
   std::vector<std::int64_t> targets(size(kTokens));
   for (index_t t = 0; t < kTokens; ++t) targets[size(t)] = t * 37 % vocabulary;
   Buffer<T> dx(x.size());
   Buffer<float> dw(w.size());
-  report(name, 6.0 * static_cast<double>(kTokens * kHidden * vocabulary), [&] {
-    cross_entropy<T>(active_isa(), kTokens, kHidden, vocabulary, x.data(), w.data(), targets.data(),
+  report(name, 6.0 * static_cast<double>(kTokens * preset.hidden * vocabulary), [&] {
+    cross_entropy<T>(active_isa(), kTokens, preset.hidden, vocabulary, x.data(), w.data(), targets.data(),
                      dx.data(), dw.data());
   });
 }
@@ -262,14 +284,15 @@ void optimizer(std::string_view name, index_t n) {
 template <class T>
 void all(std::string_view type) {
   const auto name = [&](std::string_view what) { return fmt::format("{}.{}", type, what); };
-  experts<T>(name("experts"), 64, 192, 6, true);
-  experts<T>(name("overwrite"), 64, 192, 6, false);
-  experts<T>(name("shared"), 1, 384, 1, true);
-  experts<T>(name("dense"), 1, 1536, 1, true);
-  linear<T>(name("q"), 512, 512);
-  linear<T>(name("kv_b"), 768, 128);
-  attention<T>(name("attention"), 8, 512);
-  head<T>(name("head"), 16384);
+  const Preset& p = preset;
+  experts<T>(name("experts"), p.experts, p.width, p.top_k, true);
+  experts<T>(name("overwrite"), p.experts, p.width, p.top_k, false);
+  experts<T>(name("shared"), 1, p.shared, 1, true);
+  experts<T>(name("dense"), 1, p.dense, 1, true);
+  linear<T>(name("q"), p.heads * (p.plain + 16), p.hidden);
+  linear<T>(name("kv_b"), p.heads * (p.plain + p.value), p.latent);
+  attention<T>(name("attention"));
+  head<T>(name("head"), p.vocabulary);
 }
 
 }  // namespace
@@ -280,6 +303,7 @@ int main(int argc, char** argv) {
   set_loop_runner(run_on_openmp);
   if (argc > 1) wanted = argv[1];
   if (argc > 2) rounds = std::max(1, std::atoi(argv[2]));
+  if (argc > 3 && std::string_view(argv[3]) == "S") preset = kSmall;
   all<bf16>("bf16");
   all<float>("fp32");
   optimizer("optimizer", index_t{1} << 26);

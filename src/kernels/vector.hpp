@@ -36,8 +36,6 @@ struct VectorKernels {
   // out [n] = sum over i < count of terms[i], in that order.
   void (*sum_terms)(const T* const* terms, index_t count, index_t n, T* out);
   void (*widen)(const T* in, index_t n, float* out);
-  // high = in, low = in - high, each rounded to T: together in to twice the digits.
-  void (*split)(const float* in, index_t n, T* high, T* low);
 
   // SwiGLU on tiles (stride 32) of gate and up: act = silu(gate) * up; gate and up are kept as T (past: as
   // store_past).

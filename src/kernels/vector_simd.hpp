@@ -169,15 +169,6 @@ void swiglu_backward(const float* d_act, index_t rows, index_t columns, const T*
   }
 }
 
-template <class T>
-void split(const float* in, index_t n, T* high, T* low) {
-  for (index_t i = 0; i < n; i += W) {
-    const Vf v = load_n(in + i, n - i);
-    store_n(high + i, v, n - i);
-    store_n(low + i, v - load_n(high + i, n - i), n - i);
-  }
-}
-
 inline float load_one(const float* p) { return *p; }
 inline float load_one(const bf16* p) { return to_float(*p); }
 
@@ -466,8 +457,9 @@ template <int... I>
 }
 
 [[maybe_unused]] void gate_scores_backward(const float* scores, index_t n, bool softmax, float* d) {
-  float pull = 0;
-  for (index_t i = 0; i < n && softmax; ++i) pull += scores[i] * d[i];
+  Vf products = {};
+  for (index_t i = 0; i < n && softmax; i += W) products += load_n(scores + i, n - i) * load_n(d + i, n - i);
+  const float pull = sum(products);
   for (index_t i = 0; i < n; i += W) {
     const Vf s = load_n(scores + i, n - i), g = load_n(d + i, n - i);
     store_n(d + i, softmax ? s * (g - pull) : g * s * (1.0F - s), n - i);
@@ -476,12 +468,11 @@ template <int... I>
 
 template <class T>
 constexpr VectorKernels<T> vector_table() {
-  return {store_tile<T>,        store_past<T>, scatter<T>,     sum_rows<T>,
-          sum_terms<T>,         widen<T>,      split<T>,       swiglu_forward<T>,
-          swiglu_backward<T>,   rotate<T>,     rotate_back<T>, softmax_row<T>,
-          softmax_backward<T>,  dot<T>,        norm_row<T>,    norm_row_backward<T>,
-          cross_entropy_row<T>, adamw<T>,      sum_of_squares, gate_scores,
-          gate_scores_backward};
+  return {store_tile<T>, store_past<T>,  scatter<T>,           sum_rows<T>,
+          sum_terms<T>,  widen<T>,       swiglu_forward<T>,    swiglu_backward<T>,
+          rotate<T>,     rotate_back<T>, softmax_row<T>,       softmax_backward<T>,
+          dot<T>,        norm_row<T>,    norm_row_backward<T>, cross_entropy_row<T>,
+          adamw<T>,      sum_of_squares, gate_scores,          gate_scores_backward};
 }
 
 }  // namespace

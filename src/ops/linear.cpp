@@ -1,8 +1,6 @@
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "base/threads.hpp"
 #include "kernels/matmul.hpp"
-#include "kernels/vector.hpp"
 #include "ops/fp8.hpp"
 #include "ops/fused.hpp"
 #include "ops/op_times.hpp"
@@ -45,6 +43,46 @@ Matmul<T> transposed_times(const Tensor& d, const Tensor& x, float* sum) {
           .ldc = x.size(1)};
 }
 
+// dy [N, out]^T x [N, in]; undefined where it went to weight.grad() in place.
+Tensor weight_gradient(const Tensor& x, const Tensor& weight, const Tensor& dy, OpClass op) {
+  const OpTimer timer(op, true);
+  const WeightGradient gradient(weight);
+  with_type(x, [&]<class T>(T) {
+    auto product = transposed_times<T>(dy, x, gradient.data());
+    product.accumulate = gradient.accumulate();
+    matmul(active_isa(), product);
+  });
+  return gradient.for_autograd(weight.scalar_type());
+}
+
+// The gradients of the saved x [N, in] and weight [out, in] from dy [N, out] of their type.
+variable_list gradients(AutogradContext* ctx, const Tensor& dy, OpClass op) {
+  const auto saved = ctx->get_saved_variables();
+  const auto &x = saved[0], &weight = saved[1];
+  Tensor dx, dw;
+  with_type(x, [&]<class T>(T) {
+    const OpTimer timer(op, true);
+    if (ctx->needs_input_grad(0)) {
+      dx = at::empty_like(x);
+      matmul(active_isa(), Matmul<T>{.m = dy.size(0),
+                                     .n = x.size(1),
+                                     .k = dy.size(1),
+                                     .a = data_of<T>(dy),
+                                     .lda = dy.size(1),
+                                     .b = data_of<T>(weight),
+                                     .ldb = x.size(1),
+                                     .c_narrow = data_of<T>(dx),
+                                     .ldc = x.size(1)});
+    }
+  });
+  if (!ctx->needs_input_grad(1)) return {dx, dw};
+  if (auto* const later = WeightWork::current(); later != nullptr && WeightGradient::is_direct(weight))
+    later->add([x, weight, dy, op] { weight_gradient(x, weight, dy, op); });
+  else
+    dw = weight_gradient(x, weight, dy, op);
+  return {dx, dw};
+}
+
 struct Linear : torch::autograd::Function<Linear> {
   // x [N, in], weight [out, in] -> [N, out]
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight) {
@@ -60,45 +98,7 @@ struct Linear : torch::autograd::Function<Linear> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const auto saved = ctx->get_saved_variables();
-    const auto &x = saved[0], &weight = saved[1];
-    const auto dy = grads[0].contiguous();
-    const auto rows = dy.size(0), out = dy.size(1), in = x.size(1);
-    Tensor dx, dw;
-    with_type(x, [&]<class T>(T) {
-      const OpTimer timer(OpClass::projection, true);
-      if (ctx->needs_input_grad(0)) {
-        dx = at::empty_like(x);
-        matmul(active_isa(), Matmul<T>{.m = rows,
-                                       .n = in,
-                                       .k = out,
-                                       .a = data_of<T>(dy),
-                                       .lda = out,
-                                       .b = data_of<T>(weight),
-                                       .ldb = in,
-                                       .c_narrow = data_of<T>(dx),
-                                       .ldc = in});
-      }
-    });
-    if (!ctx->needs_input_grad(1)) return {dx, dw};
-    if (auto* const later = WeightWork::current(); later != nullptr && WeightGradient::is_direct(weight))
-      later->add([x, weight, dy] { weight_gradient(x, weight, dy); });
-    else
-      dw = weight_gradient(x, weight, dy);
-    return {dx, dw};
-  }
-
- private:
-  // dy [N, out]^T x [N, in]; undefined where it went to weight.grad() in place.
-  static Tensor weight_gradient(const Tensor& x, const Tensor& weight, const Tensor& dy) {
-    const OpTimer timer(OpClass::projection, true);
-    const WeightGradient gradient(weight);
-    with_type(x, [&]<class T>(T) {
-      auto product = transposed_times<T>(dy, x, gradient.data());
-      product.accumulate = gradient.accumulate();
-      matmul(active_isa(), product);
-    });
-    return gradient.for_autograd(weight.scalar_type());
+    return gradients(ctx, grads[0].contiguous(), OpClass::projection);
   }
 };
 
@@ -117,55 +117,10 @@ struct WideLinear : torch::autograd::Function<WideLinear> {
     return y;
   }
 
+  // The gradient that comes is rounded to x's type, as that of every other activation is.
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const OpTimer timer(OpClass::gate, true);
-    const auto saved = ctx->get_saved_variables();
-    const auto &x = saved[0], &weight = saved[1];
-    const auto rows = x.size(0), in = x.size(1), out = weight.size(0);
-    const auto d = with_type(x, [&]<class T>(T) { return terms<T>(grads[0].contiguous(), x); });
-    const auto width = d.size(1);
-    std::vector<std::int32_t> twice(static_cast<std::size_t>(width));
-    for (std::int64_t i = 0; i < width; ++i)
-      twice[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(i % out);
-    const auto dx = at::empty_like(x);
-    const WeightGradient gradient(weight);
-    with_type(x, [&]<class T>(T) {
-      matmul(active_isa(), Matmul<T>{.m = rows,
-                                     .n = in,
-                                     .k = width,
-                                     .a = data_of<T>(d),
-                                     .lda = width,
-                                     .b = data_of<T>(weight),
-                                     .ldb = in,
-                                     .b_rows = twice.data(),
-                                     .c_narrow = data_of<T>(dx),
-                                     .ldc = in});
-      for (std::int64_t first = 0; first < width; first += out) {
-        auto product = transposed_times<T>(d, x, gradient.data());
-        product.m = out;
-        product.a += first;
-        product.accumulate = first > 0 || gradient.accumulate();
-        matmul(active_isa(), product);
-      }
-    });
-    return {dx, gradient.for_autograd(weight.scalar_type())};
-  }
-
- private:
-  // The fp32 gradient d [N, E] as a sum of terms in x's type, side by side: d itself, [high | low] for bf16.
-  template <class T>
-  static Tensor terms(const Tensor& d, const Tensor& x) {
-    if constexpr (std::is_same_v<T, float>) return d;
-    const auto rows = d.size(0), n = d.size(1);
-    const auto out = at::empty({rows, 2 * n}, x.options());
-    const auto& vector = vector_kernels<T>(active_isa());
-    parallel_for(static_cast<std::size_t>(rows), 128, [&](std::size_t begin, std::size_t end) {
-      for (auto r = static_cast<std::int64_t>(begin); r < static_cast<std::int64_t>(end); ++r) {
-        T* const high = data_of<T>(out) + r * 2 * n;
-        vector.split(d.data_ptr<float>() + r * n, n, high, high + n);
-      }
-    });
-    return out;
+    const Tensor dy = grads[0].to(ctx->get_saved_variables()[0].scalar_type()).contiguous();
+    return gradients(ctx, dy, OpClass::gate);
   }
 };
 

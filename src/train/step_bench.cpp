@@ -12,6 +12,7 @@
 #include "base/text.hpp"
 #include "config/run_config.hpp"
 #include "model/language_model.hpp"
+#include "ops/fused.hpp"
 #include "ops/gate.hpp"
 #include "ops/moe.hpp"
 #include "ops/swiglu_network.hpp"
@@ -85,45 +86,52 @@ std::int64_t page_faults() {
   return usage.ru_minflt;
 }
 
+// An MoE layer and a dense one of equal work. A weight has a buffer for its fp32 gradient, as the trainer keeps it.
 struct Layer {
-  Tensor x, gate, dy;
+  Tensor x, dy, gate;
   ExpertWeights experts;
   Tensor shared[3], dense[3];
   std::int64_t top_k = 0;
+
+  Layer(const BenchPreset& p, at::ScalarType dtype) : top_k(p.model.moe.num_experts_per_tok), type_(dtype) {
+    const auto& moe = p.model.moe;
+    const auto tokens = p.rows * p.tokens, hidden = p.model.hidden_size, width = moe.moe_intermediate_size;
+    at::manual_seed(1);
+    x = at::randn({tokens, hidden}).to(type_).requires_grad_();
+    dy = at::randn({tokens, hidden}).to(type_);
+    gate = weight(moe.n_routed_experts, hidden);
+    for (std::int64_t e = 0; e < moe.n_routed_experts; ++e) {
+      experts.gate.push_back(weight(width, hidden));
+      experts.up.push_back(weight(width, hidden));
+      experts.down.push_back(weight(hidden, width));
+    }
+    const auto of_shared = moe.n_shared_experts * width;
+    for (auto& [into, wide] : {std::pair{shared, of_shared}, std::pair{dense, of_shared + top_k * width}}) {
+      into[0] = weight(wide, hidden);
+      into[1] = weight(wide, hidden);
+      into[2] = weight(hidden, wide);
+    }
+  }
+
+  // As a step begins.
+  void forget_gradients() {
+    x.mutable_grad().reset();
+    for (Tensor& w : weights_) w.mutable_grad().reset();
+  }
+
+ private:
+  Tensor weight(std::int64_t rows, std::int64_t columns) {
+    weights_.push_back((at::randn({rows, columns}) * 0.02).to(type_).requires_grad_());
+    buffers_.add(weights_.back(), at::zeros({rows, columns}, at::kFloat));
+    return weights_.back();
+  }
+  at::ScalarType type_;
+  std::vector<Tensor> weights_;
+  GradientBuffers buffers_;
 };
 
-// Weights with fp32 gradients in place, as the trainer keeps them.
-Tensor leaf(at::IntArrayRef shape, at::ScalarType type) {
-  auto w = (at::randn(shape) * 0.02).to(type).requires_grad_();
-  w.mutable_grad() = at::zeros(shape, at::kFloat);
-  return w;
-}
-
-Layer make_layer(const BenchPreset& p, at::ScalarType type) {
-  const auto& c = p.model;
-  const auto tokens = p.rows * p.tokens, hidden = c.hidden_size, width = c.moe.moe_intermediate_size;
-  at::manual_seed(1);
-  Layer l;
-  l.x = at::randn({tokens, hidden}).to(type).requires_grad_();
-  l.dy = at::randn({tokens, hidden}).to(type);
-  l.gate = leaf({c.moe.n_routed_experts, hidden}, type);
-  l.top_k = c.moe.num_experts_per_tok;
-  for (std::int64_t e = 0; e < c.moe.n_routed_experts; ++e) {
-    l.experts.gate.push_back(leaf({width, hidden}, type));
-    l.experts.up.push_back(leaf({width, hidden}, type));
-    l.experts.down.push_back(leaf({hidden, width}, type));
-  }
-  const auto shared = c.moe.n_shared_experts * width, dense = shared + l.top_k * width;
-  for (auto& [into, wide] : {std::pair{l.shared, shared}, std::pair{l.dense, dense}}) {
-    into[0] = leaf({wide, hidden}, type);
-    into[1] = leaf({wide, hidden}, type);
-    into[2] = leaf({hidden, wide}, type);
-  }
-  return l;
-}
-
-double run_moe(const Layer& l, bool skewed) {
-  l.x.mutable_grad().reset();
+double run_moe(Layer& l, bool skewed) {
+  l.forget_gradients();
   const double start = clock_seconds();
   const auto experts = l.gate.size(0);
   auto routing = gate(project_wide(l.x, l.gate), {}, {.top_k = l.top_k});
@@ -141,8 +149,8 @@ double run_moe(const Layer& l, bool skewed) {
   return clock_seconds() - start;
 }
 
-double run_dense(const Layer& l) {
-  l.x.mutable_grad().reset();
+double run_dense(Layer& l) {
+  l.forget_gradients();
   const double start = clock_seconds();
   torch::autograd::backward({swiglu_network(l.x, l.dense[0], l.dense[1], l.dense[2])}, {l.dy});
   return clock_seconds() - start;
@@ -253,7 +261,7 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
 
 RoutingTimes bench_routing(const BenchPreset& preset, at::ScalarType type, std::int64_t rounds) {
   require(preset.model.moe.n_routed_experts > 0, "preset {} has no experts to route to", preset.name);
-  const Layer layer = make_layer(preset, type);
+  Layer layer(preset, type);
   std::vector<double> moe, dense, skewed;
   for (std::int64_t i = -2; i < rounds; ++i) {
     const double a = run_moe(layer, false), b = run_dense(layer), c = run_moe(layer, true);
