@@ -1,5 +1,5 @@
 // The parts of a training step of preset M or S (`sinew bench train`), one by one: milliseconds of a call and
-// GFLOP/s. Usage: step_parts_bench [name prefix] [rounds] [M or S]
+// GFLOP/s. Usage: step_parts_bench [name prefix] [rounds] [M or S] [cold: operands come from memory]
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -41,11 +41,21 @@ using Buffer = std::vector<T, Aligned<T>>;
 
 std::string_view wanted;
 int rounds = 10;
+bool cold = false;
+
+// Leaves other data in all caches, as the operations between two calls of one do.
+void sweep_caches() {
+  static std::vector<char> other(std::size_t{256} << 20);
+  parallel_for(other.size(), 1 << 20, [](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; i += 64) ++other[i];
+  });
+}
 
 void report(std::string_view name, double flops, const std::function<void()>& body) {
   if (!name.starts_with(wanted)) return;
   std::vector<double> times;
   for (int i = -2; i < rounds; ++i) {
+    if (cold) sweep_caches();
     const double start = clock_seconds();
     body();
     if (i >= 0) times.push_back(clock_seconds() - start);
@@ -304,6 +314,7 @@ int main(int argc, char** argv) {
   if (argc > 1) wanted = argv[1];
   if (argc > 2) rounds = std::max(1, std::atoi(argv[2]));
   if (argc > 3 && std::string_view(argv[3]) == "S") preset = kSmall;
+  cold = argc > 4 && std::string_view(argv[4]) == "cold";
   all<bf16>("bf16");
   all<float>("fp32");
   optimizer("optimizer", index_t{1} << 26);

@@ -4,9 +4,10 @@ namespace sinew {
 namespace {
 
 template <class T>
-void forward_head(const Core<T>& c, const Packed<T>& p, index_t row, index_t head, const HeadView<T>& out,
+void forward_head(const Core<T>& c, const Packed<T>& p, const HeadTask& task, const HeadView<T>& out,
                   float* lse) {
   const AttentionSizes& s = c.s;
+  const index_t row = task.row, head = task.head;
   Workspace::Frame frame(thread_workspace());
   T* const q = take_zeros<T>(frame, kTile * c.key_k);
   const index_t ld = c.line();
@@ -28,6 +29,8 @@ void forward_head(const Core<T>& c, const Packed<T>& p, index_t row, index_t hea
     float inverse[kTile], top = 0;
     for (index_t r = 0; r < rows; ++r) {
       const index_t t = t0 + r;
+      prefetch_next(c, task, t);
+      prefetch_head(out, row * s.tokens + t, head, s.value);
       const float sum =
           c.vector.softmax_row(scores + r * ld + first, 0, t + 1 - first, end - first, scale,
                                documents != nullptr ? documents + first : nullptr,
@@ -52,14 +55,13 @@ template <class T>
 void attention_forward(Isa isa, const AttentionSizes& sizes, const AttentionInputs<T>& in,
                        const HeadView<T>& out, float* lse) {
   const Core<T> core(isa, sizes, in);
-  each_kv_head(sizes, [&](index_t row, index_t kv_head) {
+  each_kv_head(sizes, [&](index_t row, index_t kv_head, const auto& heads) {
     Workspace::Frame frame(thread_workspace());
     const Packed<T> packed = pack(core, row, kv_head, false, frame);
     core.scores.begin();
-    for (index_t g = 0; g < core.group(); ++g) {
-      const index_t head = kv_head * core.group() + g;
-      forward_head(core, packed, row, head, out, lse + (row * sizes.heads + head) * sizes.tokens);
-    }
+    heads([&](const HeadTask& task) {
+      forward_head(core, packed, task, out, lse + (row * sizes.heads + task.head) * sizes.tokens);
+    });
     core.scores.end();
   });
 }

@@ -56,10 +56,10 @@ void load_queries(const Core<T>& c, const HeadView<const T>& out, const HeadView
 }
 
 // Queries [r0, r0 + kTile) of the block and keys [k0, k1): weights and their gradients again, and what they
-// add to dq.
-template <class T>
+// add to dq. ask_ahead(r): before query r of the block.
+template <class T, class Ask>
 void backward_rows(const Core<T>& c, const Packed<T>& p, const QueryBlock<T>& b, const Buffers<T>& w,
-                   index_t r0, index_t k0, index_t k1, const float* lse) {
+                   index_t r0, index_t k0, index_t k1, const float* lse, const Ask& ask_ahead) {
   const AttentionSizes& s = c.s;
   const std::int32_t* const documents = c.documents(b.row);
   const index_t end = std::min(k1, b.t0 + r0 + kTile);  // later keys are seen by none of these queries
@@ -81,6 +81,8 @@ void backward_rows(const Core<T>& c, const Packed<T>& p, const QueryBlock<T>& b,
                      .delta = b.delta[r]};
   };
   for (index_t r = r0; r < r0 + kTile; r += 2) {
+    ask_ahead(r);
+    ask_ahead(r + 1);
     const WeightRow pair[2] = {seen_by(r), seen_by(r + 1)};
     const index_t at = (r - r0) * kLine;
     c.vector.softmax_backward(w.scores + at, w.d_weights + at, kLine, pair, k1 - k0,
@@ -108,10 +110,11 @@ void add_to_keys(const Core<T>& c, const QueryBlock<T>& b, const T* left, index_
 }
 
 template <class T>
-void backward_head(const Core<T>& c, const Packed<T>& p, index_t row, index_t head,
-                   const HeadView<const T>& out, const HeadView<const T>& d_out, const float* lse,
-                   const KeySums& sums, const HeadView<T>& dq) {
+void backward_head(const Core<T>& c, const Packed<T>& p, const HeadTask& task, const HeadView<const T>& out,
+                   const HeadView<const T>& d_out, const float* lse, const KeySums& sums,
+                   const HeadView<T>& dq) {
   const AttentionSizes& s = c.s;
+  const index_t row = task.row, head = task.head;
   Workspace::Frame frame(thread_workspace());
   const index_t width = c.key_panels() * kTile;
   QueryBlock<T> b{.row = row,
@@ -140,7 +143,14 @@ void backward_head(const Core<T>& c, const Packed<T>& p, index_t row, index_t he
     const index_t first = c.first_key(row, b.t0, b.rows) / kTile * kTile, end = b.t0 + b.padded;
     for (index_t k0 = first; k0 < end; k0 += kKeys) {
       const index_t k1 = std::min(end, k0 + kKeys);
-      for (index_t r = 0; r < b.padded; r += kTile) backward_rows(c, p, b, w, r, k0, k1, lse);
+      const auto ask_ahead = [&](index_t r) {
+        if (k0 > first || r >= b.rows || task.next_row < 0) return;
+        prefetch_next(c, task, b.t0 + r);
+        const index_t next = task.next_row * s.tokens + b.t0 + r;
+        prefetch_head(out, next, task.next_head, s.value);
+        prefetch_head(d_out, next, task.next_head, s.value);
+      };
+      for (index_t r = 0; r < b.padded; r += kTile) backward_rows(c, p, b, w, r, k0, k1, lse, ask_ahead);
       add_to_keys(c, b, b.d_transposed, s.value, w.weight_panels, k0, k1, sums.values, sums.ld);
       add_to_keys(c, b, b.q_transposed, s.key(), w.d_score_panels, k0, k1, sums.keys, sums.ld);
     }
@@ -164,7 +174,7 @@ void attention_backward(Isa isa, const AttentionSizes& sizes, const AttentionInp
   Workspace::Frame frame(thread_workspace());
   float* const partial =
       shared ? frame.take<float>(size(sizes.rows * sizes.kv_heads * tokens * rotated)) : nullptr;
-  each_kv_head(sizes, [&](index_t row, index_t kv_head) {
+  each_kv_head(sizes, [&](index_t row, index_t kv_head, const auto& heads) {
     Workspace::Frame own(thread_workspace());
     const Packed<T> packed = pack(core, row, kv_head, true, own);
     const index_t key_width = core.key_panels() * kTile, value_width = core.value_panels() * kTile;
@@ -172,11 +182,10 @@ void attention_backward(Isa isa, const AttentionSizes& sizes, const AttentionInp
                        .values = take_zeros<float>(own, value_width * core.line()),
                        .ld = core.line()};
     core.scores.begin();
-    for (index_t g = 0; g < core.group(); ++g) {
-      const index_t head = kv_head * core.group() + g;
-      backward_head(core, packed, row, head, out, d_out, lse + (row * sizes.heads + head) * tokens, sums,
+    heads([&](const HeadTask& task) {
+      backward_head(core, packed, task, out, d_out, lse + (row * sizes.heads + task.head) * tokens, sums,
                     gradients.q);
-    }
+    });
     core.scores.end();
     float* const d_keys = own.take<float>(size(core.tokens * key_width));
     float* const d_values = own.take<float>(size(core.tokens * value_width));

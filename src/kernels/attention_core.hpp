@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "base/index.hpp"
+#include "base/loop_threads.hpp"
 #include "base/threads.hpp"
 #include "kernels/attention.hpp"
 #include "kernels/vector.hpp"
@@ -98,6 +100,16 @@ struct Core {
   }
 };
 
+// Asks for token n of a head of `width` elements, to be read or written.
+template <class T>
+void prefetch_head(const HeadView<T>& view, index_t n, index_t head, index_t width) {
+  if (width == 0) return;
+  constexpr index_t kLineElements = 64 / static_cast<index_t>(sizeof(T));
+  T* const x = view.at(n, head);
+  for (index_t i = 0; i < width; i += kLineElements) __builtin_prefetch(x + i, !std::is_const_v<T>, 2);
+  __builtin_prefetch(x + width - 1, !std::is_const_v<T>, 2);
+}
+
 // Keys and values of one head as the products take them.
 template <class T>
 struct Packed {
@@ -140,12 +152,47 @@ Packed<T> pack(const Core<T>& c, index_t row, index_t head, bool backward, Works
   return p;
 }
 
-// Body(row, kv head) on all threads.
+// A head of queries, and the one that its thread turns to after it. A head's tokens lie far apart: the next
+// one's are asked for while this one is computed, a few at a time, for a burst of them would have to wait.
+struct HeadTask {
+  index_t row, head, kv_head;
+  index_t next_row, next_head, next_kv_head;  // < 0: nothing comes after it; the keys are the same
+};
+
+// Token t of the inputs of the head after `task`.
+template <class T>
+void prefetch_next(const Core<T>& c, const HeadTask& task, index_t t) {
+  if (task.next_row < 0) return;
+  const AttentionInputs<T>& in = c.in;
+  const index_t n = task.next_row * c.s.tokens + t;
+  prefetch_head(in.q, n, task.next_head, c.s.key());
+  if (task.next_kv_head < 0) return;
+  prefetch_head(in.k_plain, n, task.next_kv_head, c.s.plain);
+  prefetch_head(in.k_rotated, n, task.next_kv_head, c.s.rotated);
+  prefetch_head(in.v, n, task.next_kv_head, c.s.value);
+}
+
+// Body(row, kv head, heads) on all threads, heads(f): f(task) for each head of queries of that kv head.
 template <class Body>
 void each_kv_head(const AttentionSizes& s, const Body& body) {
-  parallel_for(size(s.rows * s.kv_heads), 1, [&](std::size_t begin, std::size_t end) {
-    for (auto i = static_cast<index_t>(begin); i < static_cast<index_t>(end); ++i)
-      body(i / s.kv_heads, i % s.kv_heads);
+  const index_t count = s.rows * s.kv_heads, group = s.heads / s.kv_heads;
+  const index_t grain = std::max(index_t{1}, count / (4 * loop_threads()));
+  parallel_for(size(count), size(grain), [&](std::size_t begin, std::size_t end) {
+    for (auto i = static_cast<index_t>(begin); i < static_cast<index_t>(end); ++i) {
+      const bool more = i + 1 < static_cast<index_t>(end);
+      const index_t row = i / s.kv_heads, kv_head = i % s.kv_heads;
+      body(row, kv_head, [&](const auto& f) {
+        for (index_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+          HeadTask task{row, head, kv_head, row, head + 1, -1};
+          if (head + 1 == (kv_head + 1) * group) {
+            task.next_row = more ? (i + 1) / s.kv_heads : -1;
+            task.next_kv_head = (i + 1) % s.kv_heads;
+            task.next_head = task.next_kv_head * group;
+          }
+          f(task);
+        }
+      });
+    }
   });
 }
 

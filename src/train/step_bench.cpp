@@ -86,7 +86,8 @@ std::int64_t page_faults() {
   return usage.ru_minflt;
 }
 
-// An MoE layer and a dense one of equal work. A weight has a buffer for its fp32 gradient, as the trainer keeps it.
+// An MoE layer and a dense one of equal work. A weight has a buffer for its fp32 gradient, as the trainer
+// keeps it.
 struct Layer {
   Tensor x, dy, gate;
   ExpertWeights experts;
