@@ -73,9 +73,10 @@ template <bool First>
   }
 }
 
-void product_tiles(const std::int8_t* a, index_t stride, index_t groups, index_t steps, const std::int8_t* b,
+void product_tiles(const std::int8_t* a, index_t stride, index_t tokens, index_t steps, const std::int8_t* b,
                    const float* b_scale, const float* scale, const std::int32_t*, float* acc, bool first,
                    Fetch ahead) {
+  const index_t groups = units(tokens, 16);
   alignas(64) std::int32_t sums[1024];
   const Vf low = load(b_scale), high = load(b_scale + 16);
   const auto add = [&](index_t from, index_t count) {

@@ -20,8 +20,9 @@ const QuantRow* QuantBatch::rows(Workspace::Frame& frame) const {
   return out;
 }
 
-TiledBatch take_tiles(Workspace::Frame& frame, index_t groups, index_t cols) {
-  return {groups, cols, frame.take<std::int8_t>(size(groups * 16 * padded_cols(cols))),
+TiledBatch take_tiles(Workspace::Frame& frame, index_t tokens, index_t cols) {
+  const index_t groups = (tokens + 15) / 16;
+  return {tokens, cols, frame.take<std::int8_t>(size(groups * 16 * padded_cols(cols))),
           frame.take<float>(size(groups * 16 * spans(cols))),
           frame.take<std::int32_t>(size(groups * 16 * spans(cols)))};
 }
@@ -30,8 +31,8 @@ void TiledBatch::put(index_t span, index_t place, const std::int8_t* from, float
                      std::int32_t sum) const {
   std::int8_t* const to = at(span, place / 16) + place % 16 * 64;
   for (index_t step = 0; step < steps(span); ++step) std::memcpy(to + step * 1024, from + step * 64, 64);
-  scale[span * groups * 16 + place] = factor;
-  sums[span * groups * 16 + place] = sum;
+  scale[span * groups() * 16 + place] = factor;
+  sums[span * groups() * 16 + place] = sum;
 }
 
 void TiledBatch::clear(index_t span, index_t place) const {

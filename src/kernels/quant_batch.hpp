@@ -25,19 +25,20 @@ QuantBatch take_batch(Workspace::Frame& frame, index_t tokens, index_t cols);
 
 // The same rows in groups of 16 tokens as product() wants them; missing ones are zeros.
 struct TiledBatch {
-  index_t groups = 0, cols = 0;
+  index_t tokens = 0, cols = 0;
   std::int8_t* q = nullptr;      // [spans][groups][steps of the span][16][64]
   float* scale = nullptr;        // [spans][16 * groups]
   std::int32_t* sums = nullptr;  // the same, of a span's q
+  index_t groups() const { return (tokens + 15) / 16; }
   index_t steps(index_t span) const { return std::min(kSpan, padded_cols(cols) - span * kSpan) / 64; }
   std::int8_t* at(index_t span, index_t group) const {
-    return q + (span * groups * (kSpan / 64) + group * steps(span)) * 1024;
+    return q + (span * groups() * (kSpan / 64) + group * steps(span)) * 1024;
   }
   // Row `place` in span `span` from one token's span.
   void put(index_t span, index_t place, const std::int8_t* from, float factor, std::int32_t sum) const;
   void clear(index_t span, index_t place) const;
 };
-TiledBatch take_tiles(Workspace::Frame& frame, index_t groups, index_t cols);
+TiledBatch take_tiles(Workspace::Frame& frame, index_t tokens, index_t cols);
 // Group `group` of `out` from rows index[0 .. count) (null: first ..) of `batch`, count <= 16.
 void fill_group(const QuantBatch& batch, const std::int32_t* index, index_t first, index_t count,
                 const TiledBatch& out, index_t group);

@@ -144,7 +144,8 @@ void gate_up(const Layer& l, const Network& n, index_t span, const Coming& after
     jobs[1].slice = {&n.w->up, slice};
     jobs[1].coming = last ? after.second : Slice{&n.w->up, slice + 1};
     multiply_slices(l.kernels, n.tiled_x, jobs, [&](index_t g, index_t held) {
-      l.kernels.swiglu(gate + g * 16 * kSliceRows, up, held * 16 * kSliceRows);
+      const index_t tokens = std::min(held * 16, n.count - g * 16);
+      l.kernels.swiglu(gate + g * 16 * kSliceRows, up, tokens * kSliceRows);
     });
   }
   quantize_span(l, n, span, h, columns);
@@ -218,8 +219,8 @@ void set_up(Layer& l, std::span<const QuantExpertWork> work, Workspace::Frame& f
       continue;
     }
     n.out = frame.take<float>(size(units(l.hidden, kSliceRows) * n.piece()));
-    n.tiled_x = take_tiles(frame, n.groups(), l.hidden);
-    n.tiled_act = take_tiles(frame, n.groups(), n.width);
+    n.tiled_x = take_tiles(frame, n.count, l.hidden);
+    n.tiled_act = take_tiles(frame, n.count, n.width);
   }
   find_slots(l, frame);
 }

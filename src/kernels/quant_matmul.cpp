@@ -43,7 +43,7 @@ void many_tokens(const QuantKernels& kernels, const TiledBatch& x, index_t token
   SliceJob jobs[] = {{frame, x.cols}, {frame, x.cols}, {frame, x.cols}, {frame, x.cols}};
   static_assert(std::size(jobs) == kMostJobs);
   alignas(64) float acc[kMostJobs * kPiece];
-  const index_t at_once = x.groups > kGroupsHeld ? kTaskSlices : 1;
+  const index_t at_once = x.groups() > kGroupsHeld ? kTaskSlices : 1;
   const index_t end = std::min(first + kTaskSlices, slices(*p.w));
   for (index_t begin = first; begin < end; begin += at_once) {
     const index_t count = std::min(at_once, end - begin), next = begin + at_once;
@@ -83,7 +83,7 @@ void quant_matmul(Isa isa, const float* x, index_t ld, index_t tokens, index_t c
     return few_products(*kernels, {few, products.size()});
   }
   const index_t groups = units(tokens, 16);
-  const TiledBatch tiled = take_tiles(frame, groups, cols);
+  const TiledBatch tiled = take_tiles(frame, tokens, cols);
   parallel_tasks(groups, [&](index_t g) {
     const index_t count = std::min<index_t>(16, tokens - g * 16);
     for (index_t t = g * 16; t < g * 16 + count; ++t) kernels->quantize_row(x + t * ld, cols, batch.row(t));

@@ -10,13 +10,14 @@ namespace {
 // A block of R tokens and C vectors of rows: R * C sums stay in registers while C + R vectors are read for
 // each four columns, so that reading keeps up with two products a cycle.
 constexpr int kBlockTokens = W == 16 ? 8 : 4, kBlockVectors = 2;
-constexpr index_t kBlocks = 16 / kBlockTokens * (32 / W / kBlockVectors);  // of 16 tokens by 32 rows
-using BlockSums = Vi[kBlockTokens][kBlockVectors];
+template <int R>
+using BlockSums = Vi[R][kBlockVectors];
 
-// s += the products of the block's tokens (64 bytes apart) with its rows (at w[0], w[1]) over `steps` of 64
+// s += the products of R tokens (64 bytes apart) with the block's rows (at w[0], w[1]) over `steps` of 64
 // columns.
+template <int R>
 [[gnu::always_inline]] inline void add_products(const std::int8_t* a, index_t steps,
-                                                const std::int8_t* const (&w)[kBlockVectors], BlockSums& s,
+                                                const std::int8_t* const (&w)[kBlockVectors], BlockSums<R>& s,
                                                 FetchInParts& ahead) {
   for (index_t step = 0; step < steps; ++step) {
     ahead.part();
@@ -26,7 +27,7 @@ using BlockSums = Vi[kBlockTokens][kBlockVectors];
 #pragma GCC unroll 2
       for (int c = 0; c < kBlockVectors; ++c) line[c] = load_as<Vw>(w[c] + (step * 16 + v) * 64);
 #pragma GCC unroll 8
-      for (int r = 0; r < kBlockTokens; ++r) {
+      for (int r = 0; r < R; ++r) {
         const std::int32_t x = four(a + step * 1024 + r * 64 + v * 4);
 #pragma GCC unroll 2
         for (int c = 0; c < kBlockVectors; ++c)
@@ -45,32 +46,41 @@ using BlockSums = Vi[kBlockTokens][kBlockVectors];
   return b + c * W / 16 * apart + c * W % 16 * 4;
 }
 
-// body(tokens, vectors) for the first token and vector of every block of `groups` of 16 tokens by 32 rows.
+// body.operator()<R>(token, vector) for the first token and vector of every block of R tokens: whole blocks,
+// and half of one where the rest needs no more.
 template <class Body>
-[[gnu::always_inline]] inline void each_block(index_t groups, const Body& body) {
-  for (index_t token = 0; token < groups * 16; token += kBlockTokens)
-    for (int c = 0; c < 32 / W; c += kBlockVectors) body(token, c);
+[[gnu::always_inline]] inline void each_block(index_t tokens, const Body& body) {
+  constexpr int kHalf = kBlockTokens / 2;
+  for (index_t token = 0; token < tokens; token += kBlockTokens)
+    for (int c = 0; c < 32 / W; c += kBlockVectors)
+      if (tokens - token > kHalf)
+        body.template operator()<kBlockTokens>(token, c);
+      else
+        body.template operator()<kHalf>(token, c);
+}
+constexpr index_t count_blocks(index_t tokens) {
+  return (tokens + kBlockTokens - 1) / kBlockTokens * (32 / W / kBlockVectors);
 }
 
-void product(const std::int8_t* a, index_t stride, index_t groups, index_t steps, const std::int8_t* b,
+void product(const std::int8_t* a, index_t stride, index_t tokens, index_t steps, const std::int8_t* b,
              const float* b_scale, const float* scale, const std::int32_t* sum, float* acc, bool first,
              Fetch ahead) {
-  FetchInParts fetching(ahead, groups * kBlocks * steps);
+  FetchInParts fetching(ahead, count_blocks(tokens) * steps);
   each_block(
-      groups, [&](index_t token, int vector) __attribute__((always_inline)) {
+      tokens, [&]<int R>(index_t token, int vector) __attribute__((always_inline)) {
         const std::int8_t* const w[] = {panel_vector(b, 16 * kSpan, vector),
                                         panel_vector(b, 16 * kSpan, vector + 1)};
-        BlockSums s;
+        BlockSums<R> s;
 #pragma GCC unroll 8
-        for (int r = 0; r < kBlockTokens; ++r)
+        for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
           for (int c = 0; c < kBlockVectors; ++c)
             s[r][c] = kWideCodes ? splat_int(-128 * sum[token + r]) : Vi{};
-        add_products(a + token / 16 * stride + token % 16 * 64, steps, w, s, fetching);
+        add_products<R>(a + token / 16 * stride + token % 16 * 64, steps, w, s, fetching);
         const Vf low = load(b_scale + vector * W), high = load(b_scale + (vector + 1) * W);
         float* const to = acc + token * 32 + vector * W;
 #pragma GCC unroll 8
-        for (int r = 0; r < kBlockTokens; ++r) {
+        for (int r = 0; r < R; ++r) {
           const Vf factor = splat(scale[token + r]);
           const Vf left = to_floats(s[r][0]) * (low * factor), right = to_floats(s[r][1]) * (high * factor);
           store(to + r * 32, first ? left : load(to + r * 32) + left);
@@ -83,13 +93,13 @@ void multiply(const std::int8_t* a, index_t stride, index_t groups, index_t step
               std::int32_t* sums) {
   FetchInParts nothing({}, 1);
   each_block(
-      groups, [&](index_t token, int vector) __attribute__((always_inline)) {
+      groups * 16, [&]<int R>(index_t token, int vector) __attribute__((always_inline)) {
         const std::int8_t* const w[] = {panel_vector(b, steps * 1024, vector),
                                         panel_vector(b, steps * 1024, vector + 1)};
-        BlockSums s = {};
-        add_products(a + token / 16 * stride + token % 16 * 64, steps, w, s, nothing);
+        BlockSums<R> s = {};
+        add_products<R>(a + token / 16 * stride + token % 16 * 64, steps, w, s, nothing);
 #pragma GCC unroll 8
-        for (int r = 0; r < kBlockTokens; ++r)
+        for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
           for (int c = 0; c < kBlockVectors; ++c)
             __builtin_memcpy(sums + (token + r) * 32 + (vector + c) * W, &s[r][c], sizeof s[r][c]);

@@ -57,10 +57,11 @@ void unpack(const QuantKernels& kernels, const SliceJob& job, index_t span) {
 
 void product(const QuantKernels& kernels, const TiledBatch& x, const SliceJob& job, index_t span,
              index_t first, index_t held, Ahead& ahead) {
-  const index_t place = span * x.groups * 16 + first * 16;
-  kernels.product(x.at(span, first), x.steps(span) * 1024, held, x.steps(span), job.codes + 2 * span * kHalf,
-                  job.scale + span * kSliceRows, x.scale + place, x.sums + place,
-                  job.acc + (job.keep_acc ? first * 16 * kSliceRows : 0), span == 0, ahead.next());
+  const index_t place = span * x.groups() * 16 + first * 16;
+  kernels.product(x.at(span, first), x.steps(span) * 1024, std::min(held * 16, x.tokens - first * 16),
+                  x.steps(span), job.codes + 2 * span * kHalf, job.scale + span * kSliceRows, x.scale + place,
+                  x.sums + place, job.acc + (job.keep_acc ? first * 16 * kSliceRows : 0), span == 0,
+                  ahead.next());
 }
 
 // The same of the first groups while span `next` of job `other` is unpacked.
@@ -77,12 +78,12 @@ void product_while(const QuantKernels& kernels, const TiledBatch& x, const Slice
                             ahead.next()};
   kernels.product_while(x.at(span, 0), x.steps(span) * 1024, held, x.steps(span),
                         job.codes + 2 * span * kHalf, job.scale + span * kSliceRows,
-                        x.scale + span * x.groups * 16, job.acc, span == 0, coming);
+                        x.scale + span * x.groups() * 16, job.acc, span == 0, coming);
 }
 
 // How often each part of the slices goes by: once for each lot of tokens.
 index_t lots(const TiledBatch& x) {
-  return 1 + std::max<index_t>(0, x.groups - kFirstGroups + kGroupsHeld - 1) / kGroupsHeld;
+  return 1 + std::max<index_t>(0, x.groups() - kFirstGroups + kGroupsHeld - 1) / kGroupsHeld;
 }
 
 }  // namespace
@@ -90,7 +91,7 @@ index_t lots(const TiledBatch& x) {
 // The first tokens see each span as soon as it is unpacked; where tiles do the products, vectors unpack the
 // next one at the same time.
 index_t detail::multiply_first(const QuantKernels& kernels, const TiledBatch& x, std::span<SliceJob> jobs) {
-  const index_t held = std::min(kFirstGroups, x.groups);
+  const index_t held = std::min(kFirstGroups, x.groups());
   AheadOfJobs ahead(jobs, 0, spans(x.cols) * lots(x));
   unpack(kernels, jobs[0], 0);
   for (index_t span = 0, job = 0; span < spans(x.cols);) {

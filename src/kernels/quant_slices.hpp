@@ -55,8 +55,8 @@ void multiply_slices(const QuantKernels& kernels, const TiledBatch& x, std::span
   kernels.begin();
   index_t g = detail::multiply_first(kernels, x, jobs);
   done(index_t{0}, g);
-  for (; g < x.groups; g += kGroupsHeld) {
-    const index_t held = std::min(kGroupsHeld, x.groups - g);
+  for (; g < x.groups(); g += kGroupsHeld) {
+    const index_t held = std::min(kGroupsHeld, x.groups() - g);
     detail::multiply_more(kernels, x, jobs, g, held);
     done(g, held);
   }

@@ -53,10 +53,11 @@ struct QuantKernels {
   // 128).
   void (*unpack_span)(BlockFormat format, const std::byte* tile, index_t cols, index_t span, std::int8_t* out,
                       float* scale);
-  // acc [16 * groups, 32] (first ? = : +=) the products of groups of 16 tokens with two unpacked spans of 16
-  // rows (at b and b + 16 * kSpan). a: for each group steps of 64 columns of [16 tokens][64], groups `stride`
-  // bytes apart. scale, sum [16 * groups]: of each token in this span.
-  void (*product)(const std::int8_t* a, index_t stride, index_t groups, index_t steps, const std::int8_t* b,
+  // acc [tokens, 32] (first ? = : +=) the products of tokens with two unpacked spans of 16 rows (at b and
+  // b + 16 * kSpan). a: for each group of 16 tokens steps of 64 columns of [16 tokens][64], groups `stride`
+  // bytes apart. scale, sum [tokens]: of each token in this span. Rows of acc to the end of the last group
+  // may be written.
+  void (*product)(const std::int8_t* a, index_t stride, index_t tokens, index_t steps, const std::int8_t* b,
                   const float* b_scale, const float* scale, const std::int32_t* sum, float* acc, bool first,
                   Fetch ahead);
   // product() of up to 3 groups while `coming` is unpacked: the tiles multiply as vectors unpack. Null
