@@ -12,10 +12,10 @@ constexpr index_t kFirstGroups = 3;  // what product_while() takes
 index_t lines(const Slice& slice) { return slice.w == nullptr ? 0 : slice.tiles() * slice.tile_bytes() / 64; }
 
 // What is coming, part by part.
-class Ahead {
+class ComingParts {
  public:
-  Ahead() = default;
-  Ahead(const Slice& slice, index_t part, index_t parts) {
+  ComingParts() = default;
+  ComingParts(const Slice& slice, index_t part, index_t parts) {
     if (slice.w == nullptr) return;
     lines_ = (lines(slice) + parts - 1) / parts;
     at_ = slice.data() + part * lines_ * 64;
@@ -32,12 +32,12 @@ class Ahead {
 };
 
 // Of each job.
-struct AheadOfJobs {
-  AheadOfJobs(std::span<const SliceJob> jobs, index_t part, index_t parts) {
+struct PartsOfJobs {
+  PartsOfJobs(std::span<const SliceJob> jobs, index_t part, index_t parts) {
     for (std::size_t j = 0; j < jobs.size(); ++j) of[j] = {jobs[j].coming, part, parts};
   }
-  Ahead& operator[](std::size_t job) { return of[job]; }
-  Ahead of[kMostJobs];
+  ComingParts& operator[](std::size_t job) { return of[job]; }
+  ComingParts of[kMostJobs];
 };
 
 void unpack(const QuantKernels& kernels, const SliceJob& job, index_t span) {
@@ -56,7 +56,7 @@ void unpack(const QuantKernels& kernels, const SliceJob& job, index_t span) {
 }
 
 void product(const QuantKernels& kernels, const TiledBatch& x, const SliceJob& job, index_t span,
-             index_t first, index_t held, Ahead& ahead) {
+             index_t first, index_t held, ComingParts& ahead) {
   const index_t place = span * x.groups() * 16 + first * 16;
   kernels.product(x.at(span, first), x.steps(span) * 1024, std::min(held * 16, x.tokens - first * 16),
                   x.steps(span), job.codes + 2 * span * kHalf, job.scale + span * kSliceRows, x.scale + place,
@@ -66,7 +66,7 @@ void product(const QuantKernels& kernels, const TiledBatch& x, const SliceJob& j
 
 // The same of the first groups while span `next` of job `other` is unpacked.
 void product_while(const QuantKernels& kernels, const TiledBatch& x, const SliceJob& job, index_t span,
-                   index_t held, const SliceJob& other, index_t next, Ahead& ahead) {
+                   index_t held, const SliceJob& other, index_t next, ComingParts& ahead) {
   const Slice& slice = other.slice;
   const SpanToUnpack coming{slice.w->format,
                             slice.data(),
@@ -92,14 +92,14 @@ index_t lots(const TiledBatch& x) {
 // next one at the same time.
 index_t detail::multiply_first(const QuantKernels& kernels, const TiledBatch& x, std::span<SliceJob> jobs) {
   const index_t held = std::min(kFirstGroups, x.groups());
-  AheadOfJobs ahead(jobs, 0, spans(x.cols) * lots(x));
+  PartsOfJobs ahead(jobs, 0, spans(x.cols) * lots(x));
   unpack(kernels, jobs[0], 0);
   for (index_t span = 0, job = 0; span < spans(x.cols);) {
     const bool wraps = static_cast<std::size_t>(job) + 1 == jobs.size();
     const index_t next_job = wraps ? 0 : job + 1, next = span + (wraps ? 1 : 0);
     const SliceJob &here = jobs[static_cast<std::size_t>(job)],
                    &there = jobs[static_cast<std::size_t>(next_job)];
-    Ahead& fetched = ahead[static_cast<std::size_t>(job)];
+    ComingParts& fetched = ahead[static_cast<std::size_t>(job)];
     const bool more = next < spans(x.cols);
     if (kernels.product_while != nullptr && more) {
       product_while(kernels, x, here, span, held, there, next, fetched);
@@ -116,7 +116,7 @@ index_t detail::multiply_first(const QuantKernels& kernels, const TiledBatch& x,
 void detail::multiply_more(const QuantKernels& kernels, const TiledBatch& x, std::span<SliceJob> jobs,
                            index_t first, index_t held) {
   const index_t lot = 1 + (first - kFirstGroups) / kGroupsHeld;
-  AheadOfJobs ahead(jobs, lot * spans(x.cols), spans(x.cols) * lots(x));
+  PartsOfJobs ahead(jobs, lot * spans(x.cols), spans(x.cols) * lots(x));
   for (index_t s = 0; s < spans(x.cols); ++s)
     for (std::size_t j = 0; j < jobs.size(); ++j) product(kernels, x, jobs[j], s, first, held, ahead[j]);
 }
