@@ -1,28 +1,11 @@
 // The functions of vector.hpp on vectors of SINEW_WIDTH floats. See simd.hpp for how to include it.
 #pragma once
 
-#include "kernels/simd.hpp"
-#include "kernels/vector.hpp"
+#include "kernels/memory_simd.hpp"
+#include "kernels/optimizer_simd.hpp"
 
 namespace sinew {
 namespace {
-
-// body(i, whole vector) over [0, n): whole vectors, then the tail through a padded copy where `body` is told
-// how many lanes count. Loads and stores of the tail go through load_n and store_n.
-template <class T>
-[[gnu::always_inline]] inline Vf load_n(const T* p, index_t n) {
-  if (n >= W) return load(p);
-  T lanes[W] = {};
-  for (index_t i = 0; i < n; ++i) lanes[i] = p[i];
-  return load(lanes);
-}
-template <class T>
-[[gnu::always_inline]] inline void store_n(T* p, Vf v, index_t n) {
-  if (n >= W) return store(p, v);
-  T lanes[W];
-  store(lanes, v);
-  for (index_t i = 0; i < n; ++i) p[i] = lanes[i];
-}
 
 template <class T>
 void store_tile(const float* in, index_t ld_in, index_t rows, index_t columns, T* out, index_t ld_out,
@@ -42,36 +25,6 @@ void store_tile(const float* in, index_t ld_in, index_t rows, index_t columns, T
       store_n(y + i, v, columns - i);
     }
   }
-}
-
-// Lines of memory can be written whole, past the caches.
-template <class T>
-[[gnu::always_inline]] inline bool whole_lines([[maybe_unused]] const T* p, [[maybe_unused]] index_t ld) {
-#if defined(__AVX512BF16__)
-  return reinterpret_cast<std::uintptr_t>(p) % 64 == 0 && ld * sizeof(T) % 64 == 0;
-#elif defined(__AVX512F__)
-  return std::is_same_v<T, float> && reinterpret_cast<std::uintptr_t>(p) % 64 == 0 && ld % W == 0;
-#else
-  return false;
-#endif
-}
-// Memory is not read first. For places within whole_lines().
-template <class T>
-[[gnu::always_inline]] inline void store_past_caches(T* p, Vf v) {
-#if defined(__AVX512F__)
-  if constexpr (std::is_same_v<T, float>) {
-    _mm512_stream_ps(p, (__m512)v);
-    return;
-  }
-#endif
-#if defined(__AVX512BF16__)
-  if constexpr (std::is_same_v<T, bf16>) {
-    const __m256bh h = _mm512_cvtneps_pbh((__m512)v);
-    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)h);
-    return;
-  }
-#endif
-  store(p, v);
 }
 
 template <class T>
@@ -378,61 +331,6 @@ float cross_entropy_row(float* logits, index_t n, index_t target, T* d) {
   for (; i < n; i += W) store_n(d + i, load_n(logits + i, n - i) * inverse, n - i);
   store_one(d + target, hit - 1.0F);
   return loss;
-}
-
-[[gnu::always_inline]] inline Vf square_root(Vf x) {
-#if defined(__AVX512F__)
-  return (Vf)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);  // unmasked, GCC 12 warns of its own header
-#elif defined(__AVX2__)
-  return (Vf)_mm256_sqrt_ps((__m256)x);
-#else
-  Vf y;
-  for (int l = 0; l < W; ++l) y[l] = __builtin_sqrtf(x[l]);
-  return y;
-#endif
-}
-
-template <class T>
-void adamw(float* w, float* m, float* v, const float* g, T* narrow, index_t n, const AdamWFactors& f) {
-  const bool past = whole_lines(narrow, 2 * W);  // two halves of a line follow each other
-  for (index_t i = 0; i < n; i += W) {
-    const index_t left = n - i;
-    const Vf gradient = g != nullptr ? load_n(g + i, left) * f.gradient_scale : Vf{};
-    const Vf m1 = f.beta1 * load_n(m + i, left) + f.one_less_beta1 * gradient;
-    const Vf v1 = f.beta2 * load_n(v + i, left) + f.one_less_beta2 * gradient * gradient;
-    const Vf w1 =
-        load_n(w + i, left) * f.keep - f.step_size * m1 / (square_root(v1) * f.root_correction + f.eps);
-    store_n(m + i, m1, left);
-    store_n(v + i, v1, left);
-    store_n(w + i, w1, left);
-    if (narrow != nullptr && left >= W && past)
-      store_past_caches(narrow + i, w1);
-    else if (narrow != nullptr)
-      store_n(narrow + i, w1, left);
-  }
-}
-
-// Half of a vector as doubles.
-typedef double Vd __attribute__((vector_size(W * 4)));
-template <int... I>
-[[gnu::always_inline]] inline Vd half_of(Vf v, int from_zero, std::integer_sequence<int, I...>) {
-  return from_zero == 0 ? __builtin_convertvector(__builtin_shufflevector(v, v, I...), Vd)
-                        : __builtin_convertvector(__builtin_shufflevector(v, v, (W / 2 + I)...), Vd);
-}
-
-[[maybe_unused]] double sum_of_squares(const float* x, index_t n) {
-  constexpr auto lanes = std::make_integer_sequence<int, W / 2>{};
-  Vd low = {}, high = {};
-  for (index_t i = 0; i < n; i += W) {
-    const Vf v = load_n(x + i, n - i);
-    const Vd a = half_of(v, 0, lanes), b = half_of(v, 1, lanes);
-    low += a * a;
-    high += b * b;
-  }
-  low += high;
-  double total = 0;
-  for (int l = 0; l < W / 2; ++l) total += low[l];
-  return total;
 }
 
 [[maybe_unused]] void gate_scores(const float* logits, index_t n, bool softmax, float* scores) {
