@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/index.hpp"
+#include "base/loop_threads.hpp"
 #include "base/threads.hpp"
 #include "kernels/experts.hpp"
 #include "kernels/vector.hpp"
@@ -15,7 +16,8 @@
 namespace sinew {
 namespace {
 
-constexpr index_t kBigRows = 1024;          // above, an expert's rows are shared among the threads ...
+constexpr index_t kBigRows = 1024;          // an expert of more rows may be shared among the threads ...
+constexpr index_t kMostRows = 2048;         // ... one of more than these always is ...
 constexpr index_t kChunk = 256;             // ... in pieces of this many
 constexpr index_t kFitBytes = 1280 << 10;   // of panels that a cache holds beside the rows they meet
 constexpr index_t kPanelBytes = 384 << 10;  // of panels that all rows of such a piece go over in turn
@@ -37,6 +39,7 @@ struct Layer {
   const VectorKernels<T>& vector;
   bool forward, past;           // past: results a row are so many that they go past the caches
   index_t hidden, width, wide;  // wide: padded_width
+  index_t big;  // rows above which an expert is shared: more than a quarter of a thread's share
 
   Layer(Isa set, const ExpertMatrices<T>& w, const ExpertRows& r, bool is_forward)
       : isa(set),
@@ -48,7 +51,8 @@ struct Layer {
         past(r.rows() * w.hidden * static_cast<index_t>(sizeof(T)) >= kPastCaches),
         hidden(w.hidden),
         width(w.width),
-        wide(padded_width(w.width)) {}
+        wide(padded_width(w.width)),
+        big(std::clamp(r.rows() / (4 * loop_threads()), kBigRows, kMostRows)) {}
 
   // Whether one expert's panels stay in the cache while its rows go by.
   bool fits() const {
@@ -59,6 +63,7 @@ struct Layer {
   index_t width_panels() const { return wide / kTile; }
   index_t begin(index_t e) const { return rows.offsets[size(e)]; }
   index_t count(index_t e) const { return rows.offsets[size(e) + 1] - rows.offsets[size(e)]; }
+  bool is_big(index_t e) const { return count(e) > big; }
   // Elements of a Panels' first and third.
   index_t first_size() const {
     return forward ? width_panels() * gemm.panel_size(hidden) : hidden_panels() * gemm.panel_size(2 * wide);
@@ -208,15 +213,15 @@ void for_expert_rows(const Layer<T>& layer, const Body& body) {
   const index_t experts = layer.rows.experts();
   index_t parts = 0, big = 0;
   for (index_t e = 0; e < experts; ++e) {
-    parts += layer.count(e) > kBigRows ? (layer.count(e) + kChunk - 1) / kChunk : layer.count(e) > 0;
-    big += layer.count(e) > kBigRows;
+    parts += layer.is_big(e) ? (layer.count(e) + kChunk - 1) / kChunk : layer.count(e) > 0;
+    big += layer.is_big(e);
   }
   Part<T>* const list = frame.take<Part<T>>(size(parts));
   Part<T>** const of_big = frame.take<Part<T>*>(size(big));
   parts = big = 0;
   for (index_t e = 0; e < experts; ++e) {
     const index_t begin = layer.begin(e), end = begin + layer.count(e);
-    if (layer.count(e) <= kBigRows) {
+    if (!layer.is_big(e)) {
       if (begin < end) list[parts++] = {e, begin, end, true, {}};
       continue;
     }
@@ -230,6 +235,11 @@ void for_expert_rows(const Layer<T>& layer, const Body& body) {
       const Part<T>& part = *of_big[i / layer.panels()];
       pack_panel(layer, part.expert, part.panels, i % layer.panels());
     }
+  });
+  // Long ones first: the last to be taken is what the other threads wait for.
+  std::sort(list, list + parts, [](const Part<T>& a, const Part<T>& b) {
+    const index_t x = a.end - a.begin, y = b.end - b.begin;
+    return x != y ? x > y : a.begin < b.begin;
   });
   parallel_for(size(parts), 1, [&](std::size_t first, std::size_t last) {
     for (std::size_t i = first; i < last; ++i) {

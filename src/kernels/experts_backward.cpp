@@ -289,7 +289,7 @@ void experts_backward(Isa isa, const ExpertMatrices<T>& weights, const ExpertRow
   const bool direct = rows.top_k == 1 && addend == nullptr;
   Backward<T> all{.x = x, .dy = dy, .weight = weight, .saved = saved, .d_weight = d_weight};
   bool any_big = false;
-  for (index_t e = 0; e < rows.experts(); ++e) any_big = any_big || layer.count(e) > kBigRows;
+  for (index_t e = 0; e < rows.experts(); ++e) any_big = any_big || layer.is_big(e);
   if (kept != nullptr)
     split_kept(layer, rows.rows(), kept, all);
   else if (any_big)
@@ -309,7 +309,7 @@ void experts_backward(Isa isa, const ExpertMatrices<T>& weights, const ExpertRow
   });
   if (dx != nullptr && !direct) combine(layer, all.slots, addend, dx);
   for (index_t e = 0; e < rows.experts() && gradients != nullptr; ++e)
-    if (layer.count(e) > kBigRows || layer.count(e) == 0) big_weight_gradients(layer, all, *gradients, e);
+    if (layer.is_big(e) || layer.count(e) == 0) big_weight_gradients(layer, all, *gradients, e);
 }
 
 template <class T>
@@ -321,10 +321,10 @@ void experts_weight_gradients(Isa isa, const ExpertMatrices<T>& weights, const E
   // Small experts side by side, each on one thread; big ones on all threads, one after another.
   parallel_for(size(rows.experts()), 1, [&](std::size_t begin, std::size_t end) {
     for (auto e = static_cast<index_t>(begin); e < static_cast<index_t>(end); ++e)
-      if (layer.count(e) <= kBigRows) big_weight_gradients(layer, all, gradients, e);
+      if (!layer.is_big(e)) big_weight_gradients(layer, all, gradients, e);
   });
   for (index_t e = 0; e < rows.experts(); ++e)
-    if (layer.count(e) > kBigRows) big_weight_gradients(layer, all, gradients, e);
+    if (layer.is_big(e)) big_weight_gradients(layer, all, gradients, e);
 }
 
 #define SINEW_EXPERTS(T)                                                                                  \

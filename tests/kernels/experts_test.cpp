@@ -159,15 +159,30 @@ PROPERTY(Experts, ForwardAndGradientsMatchDoubles) {
   check(make_case<bf16>(tokens, top_k, experts, hidden, width, choice, static_cast<int>(flags)));
 }
 
+template <class C>
+void same_on_one_thread(const C& c) {
+  const auto many = run(c, best_isa(), 0);
+  auto one = many;
+  one = {};
+  test::on_one_thread([&] { one = run(c, best_isa(), 0); });
+  EXPECT_TRUE(many == one);
+}
+
 TEST(Experts, AnExpertWithMostTokensIsSharedAndGivesTheSameBitsOnOneThread) {
   std::vector<std::int64_t> choice;
   for (std::int64_t s = 0; s < 2 * 1200; ++s) choice.push_back(s % 2 == 0 || s % 12 == 1 ? 1 : s / 2 % 4);
   const auto c = make_case<bf16>(1200, 2, 4, 40, 24, choice, 1);
   check(c);
-  const auto many = run(c, best_isa(), 0);
-  Got<bf16> one;
-  test::on_one_thread([&] { one = run(c, best_isa(), 0); });
-  EXPECT_TRUE(many == one);
+  same_on_one_thread(c);
+}
+
+// What a quarter of a thread's share is depends on the number of threads: expert 1 is shared by two and whole
+// on one.
+TEST(Experts, WhetherAnExpertIsSharedChangesNoBit) {
+  std::vector<std::int64_t> choice;
+  for (std::int64_t s = 0; s < 6000; ++s) choice.push_back(s % 24 < 5 ? 1 : s % 3 == 1 ? 3 : s % 3);
+  same_on_one_thread(make_case<bf16>(6000, 1, 4, 40, 24, choice, 1));
+  same_on_one_thread(make_case<float>(6000, 1, 4, 40, 24, choice, 1));
 }
 
 // y and what forward keeps of rows [begin, end) of x [.., hidden] for one network of weights 0.
