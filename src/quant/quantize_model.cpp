@@ -105,14 +105,18 @@ std::vector<BlockFormat> candidate_formats(const SourceTensor& tensor) {
   return out;
 }
 
+double weights_of(const ModelSource& source) {
+  double all = 0;
+  for (const SourceTensor& tensor : source.tensors) all += static_cast<double>(tensor.elements());
+  return all;
+}
+
 std::uint64_t byte_budget(const QuantizeOptions& options, const ModelSource& source) {
   if (options.size) {
     const std::uint64_t overhead = overhead_bytes(source);
     return *options.size > overhead ? *options.size - overhead : 0;
   }
-  std::int64_t elements = 0;
-  for (const SourceTensor& tensor : source.tensors) elements += tensor.elements();
-  return static_cast<std::uint64_t>(*options.bits * static_cast<double>(elements) / 8);
+  return static_cast<std::uint64_t>(*options.bits * weights_of(source) / 8);
 }
 
 std::vector<BlockFormat> pick_formats(const ModelSource& source, const std::vector<TensorChoices>& choices,
@@ -128,8 +132,12 @@ std::vector<BlockFormat> pick_formats(const ModelSource& source, const std::vect
     least += smallest;
   }
   const std::vector<std::size_t> picks = allocate(items, budget);
-  require(!picks.empty(), "the model cannot be made as small as {}; the least is about {}",
-          human_bytes(static_cast<double>(budget)), human_bytes(static_cast<double>(least)));
+  const auto bits = [&](std::uint64_t bytes) { return 8 * static_cast<double>(bytes) / weights_of(source); };
+  require(!picks.empty(),
+          "the model cannot be made as small as {} ({:.2f} bits a weight): rows that are not whole blocks of "
+          "a format "
+          "stay wide; give at least --bits {:.2f}",
+          human_bytes(static_cast<double>(budget)), bits(budget), std::ceil(100 * bits(least)) / 100);
   std::vector<BlockFormat> out;
   for (std::size_t i = 0; i < picks.size(); ++i) out.push_back(choices[i].formats[picks[i]]);
   return out;

@@ -85,6 +85,22 @@ TEST(QuantizeModel, AFileOfTheAskedSize) {
   EXPECT_THROW(quantize_model(options), UserError);
 }
 
+TEST(QuantizeModel, TheBitsThatARefusalNamesSuffice) {
+  SINEW_NEED_DATA();
+  const test::TempDir dir;
+  std::string message;
+  try {
+    quantize(golden("mixtral"), dir / "q.gguf", "", 1);
+  } catch (const UserError& error) {
+    message = error.what();
+  }
+  EXPECT_FALSE(fs::exists(dir / "q.gguf"));
+  const std::size_t at = message.find("at least --bits ");
+  ASSERT_NE(at, std::string::npos) << message;
+  const double least = std::stod(message.substr(at + 16));
+  EXPECT_LE(quantize(golden("mixtral"), dir / "q.gguf", "", least).bits_per_weight, least);
+}
+
 TEST(QuantizeModel, AQuantizedFileCanBeQuantizedAgain) {
   SINEW_NEED_DATA();
   const test::TempDir dir;
