@@ -6,8 +6,6 @@
 #include "base/error.hpp"
 
 namespace sinew::engine {
-namespace {}  // namespace
-
 std::string_view finish_name(Finish finish) {
   constexpr std::string_view kNames[] = {"length", "stop", "context_full", "stopped"};
   return kNames[static_cast<std::size_t>(finish)];

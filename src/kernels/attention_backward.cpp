@@ -144,11 +144,7 @@ void backward_head(const Core<T>& c, const Packed<T>& p, const HeadTask& task, c
     for (index_t k0 = first; k0 < end; k0 += kKeys) {
       const index_t k1 = std::min(end, k0 + kKeys);
       const auto ask_ahead = [&](index_t r) {
-        if (k0 > first || r >= b.rows || task.next_row < 0) return;
-        prefetch_next(c, task, b.t0 + r);
-        const index_t next = task.next_row * s.tokens + b.t0 + r;
-        prefetch_head(out, next, task.next_head, s.value);
-        prefetch_head(d_out, next, task.next_head, s.value);
+        if (k0 == first && r < b.rows) prefetch_next(c, task, b.t0 + r, out, d_out);
       };
       for (index_t r = 0; r < b.padded; r += kTile) backward_rows(c, p, b, w, r, k0, k1, lse, ask_ahead);
       add_to_keys(c, b, b.d_transposed, s.value, w.weight_panels, k0, k1, sums.values, sums.ld);

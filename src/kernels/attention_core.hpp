@@ -155,17 +155,18 @@ Packed<T> pack(const Core<T>& c, index_t row, index_t head, bool backward, Works
 // A head of queries, and the one that its thread turns to after it. A head's tokens lie far apart: the next
 // one's are asked for while this one is computed, a few at a time, for a burst of them would have to wait.
 struct HeadTask {
-  index_t row, head, kv_head;
+  index_t row, head;
   index_t next_row, next_head, next_kv_head;  // < 0: nothing comes after it; the keys are the same
 };
 
-// Token t of the inputs of the head after `task`.
-template <class T>
-void prefetch_next(const Core<T>& c, const HeadTask& task, index_t t) {
+// Token t of the inputs of the head after `task`, and of `more` heads of values.
+template <class T, class... More>
+void prefetch_next(const Core<T>& c, const HeadTask& task, index_t t, const More&... more) {
   if (task.next_row < 0) return;
   const AttentionInputs<T>& in = c.in;
   const index_t n = task.next_row * c.s.tokens + t;
   prefetch_head(in.q, n, task.next_head, c.s.key());
+  (prefetch_head(more, n, task.next_head, c.s.value), ...);
   if (task.next_kv_head < 0) return;
   prefetch_head(in.k_plain, n, task.next_kv_head, c.s.plain);
   prefetch_head(in.k_rotated, n, task.next_kv_head, c.s.rotated);
@@ -183,7 +184,7 @@ void each_kv_head(const AttentionSizes& s, const Body& body) {
       const index_t row = i / s.kv_heads, kv_head = i % s.kv_heads;
       body(row, kv_head, [&](const auto& f) {
         for (index_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-          HeadTask task{row, head, kv_head, row, head + 1, -1};
+          HeadTask task{row, head, row, head + 1, -1};
           if (head + 1 == (kv_head + 1) * group) {
             task.next_row = more ? (i + 1) / s.kv_heads : -1;
             task.next_kv_head = (i + 1) % s.kv_heads;

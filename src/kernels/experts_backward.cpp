@@ -169,14 +169,13 @@ void weight_product(const Layer<T>& layer, const T* a, const T* panels, index_t 
     else if (i + piece >= depth)
       vector.store_past(sum, ld, at.m, at.n, out, columns);
   };
-  // While block j of a strip is made: the place in C of the one after it, and its share of the strip of `a`
-  // after this one.
+  // Block j of a strip is about to be begun: its place in C, and its share of the strip of `a` after this
+  // one.
   const auto ask_ahead = [&](index_t r, index_t j) {
-    const bool last = j + kTile >= columns;
-    const index_t row = last ? r + kTile : r, column = last ? 0 : j + kTile;
-    for (index_t i = row; i < std::min(rows, row + kTile) && accumulate; ++i) {
-      __builtin_prefetch(c + i * columns + column, 1, 3);
-      __builtin_prefetch(c + i * columns + column + 16, 1, 3);
+    float* const out = c + r * columns + j;
+    for (index_t i = 0; i < std::min(kTile, rows - r) && accumulate; ++i) {
+      __builtin_prefetch(out + i * columns, 1, 3);
+      __builtin_prefetch(out + i * columns + 16, 1, 3);
     }
     const index_t strip = kTile * k, step = round_up(strip * kTile / columns, kLine<T>);
     for (index_t i = j / kTile * step; i < std::min(strip, (j / kTile + 1) * step); i += kLine<T>)

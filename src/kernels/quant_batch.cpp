@@ -21,7 +21,7 @@ const QuantRow* QuantBatch::rows(Workspace::Frame& frame) const {
 }
 
 TiledBatch take_tiles(Workspace::Frame& frame, index_t tokens, index_t cols) {
-  const index_t groups = (tokens + 15) / 16;
+  const index_t groups = units(tokens, 16);
   return {tokens, cols, frame.take<std::int8_t>(size(groups * 16 * padded_cols(cols))),
           frame.take<float>(size(groups * 16 * spans(cols))),
           frame.take<std::int32_t>(size(groups * 16 * spans(cols)))};

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/quant_tables.hpp"
+#include "kernels/unit_list.hpp"
 #include "kernels/workspace.hpp"
 
 namespace sinew {
@@ -29,7 +30,7 @@ struct TiledBatch {
   std::int8_t* q = nullptr;      // [spans][groups][steps of the span][16][64]
   float* scale = nullptr;        // [spans][16 * groups]
   std::int32_t* sums = nullptr;  // the same, of a span's q
-  index_t groups() const { return (tokens + 15) / 16; }
+  index_t groups() const { return units(tokens, 16); }
   index_t steps(index_t span) const { return std::min(kSpan, padded_cols(cols) - span * kSpan) / 64; }
   std::int8_t* at(index_t span, index_t group) const {
     return q + (span * groups() * (kSpan / 64) + group * steps(span)) * 1024;

@@ -82,9 +82,8 @@ void quant_matmul(Isa isa, const float* x, index_t ld, index_t tokens, index_t c
     }
     return few_products(*kernels, {few, products.size()});
   }
-  const index_t groups = units(tokens, 16);
   const TiledBatch tiled = take_tiles(frame, tokens, cols);
-  parallel_tasks(groups, [&](index_t g) {
+  parallel_tasks(tiled.groups(), [&](index_t g) {
     const index_t count = std::min<index_t>(16, tokens - g * 16);
     for (index_t t = g * 16; t < g * 16 + count; ++t) kernels->quantize_row(x + t * ld, cols, batch.row(t));
     fill_group(batch, nullptr, g * 16, count, tiled, g);

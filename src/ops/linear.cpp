@@ -55,73 +55,57 @@ Tensor weight_gradient(const Tensor& x, const Tensor& weight, const Tensor& dy, 
   return gradient.for_autograd(weight.scalar_type());
 }
 
-// The gradients of the saved x [N, in] and weight [out, in] from dy [N, out] of their type.
-variable_list gradients(AutogradContext* ctx, const Tensor& dy, OpClass op) {
-  const auto saved = ctx->get_saved_variables();
-  const auto &x = saved[0], &weight = saved[1];
-  Tensor dx, dw;
-  with_type(x, [&]<class T>(T) {
-    const OpTimer timer(op, true);
-    if (ctx->needs_input_grad(0)) {
-      dx = at::empty_like(x);
-      matmul(active_isa(), Matmul<T>{.m = dy.size(0),
-                                     .n = x.size(1),
-                                     .k = dy.size(1),
-                                     .a = data_of<T>(dy),
-                                     .lda = dy.size(1),
-                                     .b = data_of<T>(weight),
-                                     .ldb = x.size(1),
-                                     .c_narrow = data_of<T>(dx),
-                                     .ldc = x.size(1)});
-    }
-  });
-  if (!ctx->needs_input_grad(1)) return {dx, dw};
-  if (auto* const later = WeightWork::current(); later != nullptr && WeightGradient::is_direct(weight))
-    later->add([x, weight, dy, op] { weight_gradient(x, weight, dy, op); });
-  else
-    dw = weight_gradient(x, weight, dy, op);
-  return {dx, dw};
-}
-
+// y [N, out] = x [N, in] weight [out, in]^T. `wide`: for the router, in fp32, as exact as if both were
+// widened first (products of bf16 are exact there); its gradient is rounded to x's type, as that of every
+// other activation.
 struct Linear : torch::autograd::Function<Linear> {
-  // x [N, in], weight [out, in] -> [N, out]
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight) {
-    const OpTimer timer(OpClass::projection, false);
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, bool wide) {
+    const OpTimer timer(class_of(wide), false);
     ctx->save_for_backward({x, weight});
-    auto y = at::empty({x.size(0), weight.size(0)}, x.options());
+    ctx->saved_data["wide"] = wide;
+    auto y = at::empty({x.size(0), weight.size(0)}, wide ? x.options().dtype(at::kFloat) : x.options());
     with_type(x, [&]<class T>(T) {
       auto product = times_transposed<T>(x, weight);
-      product.c_narrow = data_of<T>(y);
+      if (wide)
+        product.c = data_of<float>(y);
+      else
+        product.c_narrow = data_of<T>(y);
       matmul(active_isa(), product);
     });
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    return gradients(ctx, grads[0].contiguous(), OpClass::projection);
-  }
-};
-
-// logits [N, E] fp32 = x [N, H] weight [E, H]^T, as exact as if both were widened first: products of bf16 are
-// exact in fp32.
-struct WideLinear : torch::autograd::Function<WideLinear> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight) {
-    const OpTimer timer(OpClass::gate, false);
-    ctx->save_for_backward({x, weight});
-    auto y = at::empty({x.size(0), weight.size(0)}, x.options().dtype(at::kFloat));
+    const OpClass op = class_of(ctx->saved_data["wide"].toBool());
+    const auto saved = ctx->get_saved_variables();
+    const auto &x = saved[0], &weight = saved[1];
+    const auto dy = grads[0].to(x.scalar_type()).contiguous();
+    Tensor dx, dw;
     with_type(x, [&]<class T>(T) {
-      auto product = times_transposed<T>(x, weight);
-      product.c = y.data_ptr<float>();
-      matmul(active_isa(), product);
+      const OpTimer timer(op, true);
+      if (ctx->needs_input_grad(0)) {
+        dx = at::empty_like(x);
+        matmul(active_isa(), Matmul<T>{.m = dy.size(0),
+                                       .n = x.size(1),
+                                       .k = dy.size(1),
+                                       .a = data_of<T>(dy),
+                                       .lda = dy.size(1),
+                                       .b = data_of<T>(weight),
+                                       .ldb = x.size(1),
+                                       .c_narrow = data_of<T>(dx),
+                                       .ldc = x.size(1)});
+      }
     });
-    return y;
+    if (!ctx->needs_input_grad(1)) return {dx, dw, Tensor()};
+    if (auto* const later = WeightWork::current(); later != nullptr && WeightGradient::is_direct(weight))
+      later->add([x, weight, dy, op] { weight_gradient(x, weight, dy, op); });
+    else
+      dw = weight_gradient(x, weight, dy, op);
+    return {dx, dw, Tensor()};
   }
 
-  // The gradient that comes is rounded to x's type, as that of every other activation is.
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const Tensor dy = grads[0].to(ctx->get_saved_variables()[0].scalar_type()).contiguous();
-    return gradients(ctx, dy, OpClass::gate);
-  }
+ private:
+  static OpClass class_of(bool wide) { return wide ? OpClass::gate : OpClass::projection; }
 };
 
 }  // namespace
@@ -135,7 +119,7 @@ at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tens
     y = fp8_project(rows.contiguous(), weight);
     if (bias.defined()) y = y + bias;
   } else if (worth && fused(x) && x.scalar_type() == weight.scalar_type()) {
-    y = Linear::apply(rows.contiguous(), weight.contiguous());
+    y = Linear::apply(rows.contiguous(), weight.contiguous(), /*wide=*/false);
     if (bias.defined()) y = y + bias;
   } else {
     y = bias.defined() ? at::addmm(bias, rows, weight.t()) : at::mm(rows, weight.t());
@@ -147,7 +131,7 @@ at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tens
 
 at::Tensor project_wide(const at::Tensor& x, const at::Tensor& weight) {
   if (fused(x) && x.scalar_type() == weight.scalar_type())
-    return WideLinear::apply(x.contiguous(), weight.contiguous());
+    return Linear::apply(x.contiguous(), weight.contiguous(), /*wide=*/true);
   return at::mm(widen(x), widen(weight).t());
 }
 

@@ -23,9 +23,9 @@ void check(index_t rows, index_t n, index_t gap, bool added, bool accumulate) {
     std::vector<float> inverse(rows), d_weight(n, 0.5F);
     rms_norm_forward(isa, rows, n, x.data(), ld, added ? addend.data() : nullptr, weight.data(), kEps,
                      added ? sum.data() : nullptr, y.data(), inverse.data());
-    std::vector<double> want_sum, want_y, want_dx, want_dw(n, accumulate ? 0.5 : 0),
-        size_dw =
-            want_dw;  // sums of the terms' sizes: terms that cancel leave a sum no more exact than they are
+    std::vector<double> want_sum, want_y, want_dx, want_dw(n, accumulate ? 0.5 : 0);
+    // The sums of the terms' sizes: where terms cancel, their sum is no more exact than they are.
+    std::vector<double> size_dw = want_dw;
     std::vector<T> normalised;  // what backward is given: the stored, rounded sum
     for (index_t r = 0; r < rows; ++r) {
       double squares = 0, pull = 0;

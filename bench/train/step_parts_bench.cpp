@@ -1,5 +1,5 @@
-// The parts of a training step of preset M or S (`sinew bench train`), one by one: milliseconds of a call and
-// GFLOP/s. Usage: step_parts_bench [name prefix] [rounds] [M or S] [cold: operands come from memory]
+// The parts of a training step of a preset of `sinew bench train` (M), one by one: milliseconds of a call and
+// GFLOP/s. Usage: step_parts_bench [name prefix] [rounds] [preset] [cold: operands come from memory]
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -19,6 +19,7 @@
 #include "kernels/norm.hpp"
 #include "kernels/optimizer.hpp"
 #include "ops/openmp_threads.hpp"
+#include "train/step_bench.hpp"
 
 namespace sinew {
 namespace {
@@ -82,26 +83,9 @@ Buffer<T> normal(index_t n, float deviation, std::string_view key) {
   }
 }
 
-constexpr index_t kTokens = 4096;
+BenchPreset preset = bench_preset("M");
 
-// What the presets differ in.
-struct Preset {
-  index_t hidden = 512, rows = 8, heads = 8, latent = 128, plain = 48, value = 48;
-  index_t experts = 64, width = 192, top_k = 6, shared = 384, dense = 1536, vocabulary = 16384;
-};
-constexpr Preset kSmall{.hidden = 256,
-                        .rows = 16,
-                        .heads = 4,
-                        .latent = 64,
-                        .plain = 32,
-                        .value = 32,
-                        .experts = 16,
-                        .width = 128,
-                        .top_k = 4,
-                        .shared = 128,
-                        .dense = 640,
-                        .vocabulary = 4096};
-Preset preset;
+index_t all_tokens() { return preset.rows * preset.tokens; }
 
 template <class T>
 struct ExpertLayer {
@@ -113,18 +97,18 @@ struct ExpertLayer {
   ExpertGradients to;
 
   ExpertLayer(index_t experts, index_t width)
-      : gate(normal<T>(experts * width * preset.hidden, 0.02F, "gate")),
-        up(normal<T>(experts * width * preset.hidden, 0.02F, "up")),
-        down(normal<T>(experts * width * preset.hidden, 0.02F, "down")),
+      : gate(normal<T>(experts * width * preset.model.hidden_size, 0.02F, "gate")),
+        up(normal<T>(experts * width * preset.model.hidden_size, 0.02F, "up")),
+        down(normal<T>(experts * width * preset.model.hidden_size, 0.02F, "down")),
         d_gate(gate.size()),
         d_up(gate.size()),
         d_down(gate.size()) {
-    const auto one = size(width * preset.hidden), n = size(experts);
+    const auto one = size(width * preset.model.hidden_size), n = size(experts);
     for (auto* w : {&gate, &up, &down})
       for (std::size_t e = 0; e < n; ++e) weights.push_back(w->data() + e * one);
     for (auto* g : {&d_gate, &d_up, &d_down})
       for (std::size_t e = 0; e < n; ++e) gradients.push_back(g->data() + e * one);
-    matrices = {preset.hidden, width, weights.data(), weights.data() + n, weights.data() + 2 * n};
+    matrices = {preset.model.hidden_size, width, weights.data(), weights.data() + n, weights.data() + 2 * n};
     to = {gradients.data(), gradients.data() + n, gradients.data() + 2 * n, true};
   }
 };
@@ -137,7 +121,7 @@ void experts(std::string_view name, index_t count, index_t width, index_t top_k,
   ExpertRows rows;
   std::vector<std::int64_t> chosen;
   const Random random(1, "routing");
-  for (index_t t = 0; t < kTokens; ++t) {
+  for (index_t t = 0; t < all_tokens(); ++t) {
     const auto first = chosen.size();
     for (std::uint64_t i = 0; chosen.size() < first + size(top_k); ++i) {
       const auto e = static_cast<std::int64_t>(random.bits(size(t) * 1000 + i) % size(count));
@@ -145,13 +129,14 @@ void experts(std::string_view name, index_t count, index_t width, index_t top_k,
         chosen.push_back(e);
     }
   }
-  sort_by_expert(chosen.data(), kTokens, top_k, count, rows);
-  const auto x = normal<T>(kTokens * preset.hidden, 1, "x"), dy = normal<T>(kTokens * preset.hidden, 1, "dy");
-  Buffer<T> y(x.size()), dx(x.size()), saved(size(expert_saved_size(layer.matrices, kTokens * top_k)));
-  const std::vector<float> weight(size(kTokens * top_k), 0.1F);
+  sort_by_expert(chosen.data(), all_tokens(), top_k, count, rows);
+  const auto x = normal<T>(all_tokens() * preset.model.hidden_size, 1, "x"),
+             dy = normal<T>(all_tokens() * preset.model.hidden_size, 1, "dy");
+  Buffer<T> y(x.size()), dx(x.size()), saved(size(expert_saved_size(layer.matrices, all_tokens() * top_k)));
+  const std::vector<float> weight(size(all_tokens() * top_k), 0.1F);
   std::vector<float> d_weight(weight.size());
   const float* const w = top_k > 1 ? weight.data() : nullptr;
-  const double flops = 6.0 * static_cast<double>(kTokens * top_k * preset.hidden * width);
+  const double flops = 6.0 * static_cast<double>(all_tokens() * top_k * preset.model.hidden_size * width);
   report(fmt::format("{}.forward", name), flops, [&] {
     experts_forward<T>(active_isa(), layer.matrices, rows, x.data(), w, nullptr, y.data(), saved.data());
   });
@@ -167,13 +152,13 @@ void experts(std::string_view name, index_t count, index_t width, index_t top_k,
 
 template <class T>
 void linear(std::string_view name, index_t out, index_t in) {
-  const auto x = normal<T>(kTokens * in, 1, "x"), w = normal<T>(out * in, 0.02F, "w"),
-             dy = normal<T>(kTokens * out, 1, "dy");
+  const auto x = normal<T>(all_tokens() * in, 1, "x"), w = normal<T>(out * in, 0.02F, "w"),
+             dy = normal<T>(all_tokens() * out, 1, "dy");
   Buffer<T> y(dy.size()), dx(x.size());
   Buffer<float> dw(w.size());
-  const double flops = 2.0 * static_cast<double>(kTokens * out * in);
+  const double flops = 2.0 * static_cast<double>(all_tokens() * out * in);
   report(fmt::format("{}.forward", name), flops, [&] {
-    matmul(active_isa(), Matmul<T>{.m = kTokens,
+    matmul(active_isa(), Matmul<T>{.m = all_tokens(),
                                    .n = out,
                                    .k = in,
                                    .a = x.data(),
@@ -185,7 +170,7 @@ void linear(std::string_view name, index_t out, index_t in) {
                                    .ldc = out});
   });
   report(fmt::format("{}.dx", name), flops, [&] {
-    matmul(active_isa(), Matmul<T>{.m = kTokens,
+    matmul(active_isa(), Matmul<T>{.m = all_tokens(),
                                    .n = in,
                                    .k = out,
                                    .a = dy.data(),
@@ -198,7 +183,7 @@ void linear(std::string_view name, index_t out, index_t in) {
   report(fmt::format("{}.dw", name), flops, [&] {
     matmul(active_isa(), Matmul<T>{.m = out,
                                    .n = in,
-                                   .k = kTokens,
+                                   .k = all_tokens(),
                                    .a = dy.data(),
                                    .lda = out,
                                    .a_transposed = true,
@@ -212,9 +197,10 @@ void linear(std::string_view name, index_t out, index_t in) {
 
 template <class T>
 void attention(std::string_view name) {
-  constexpr index_t rotated = 16;
-  const index_t rows = preset.rows, tokens = kTokens / rows, heads = preset.heads, plain = preset.plain,
-                value = preset.value, key = plain + rotated;
+  const ModelConfig& c = preset.model;
+  const index_t rows = preset.rows, tokens = preset.tokens, heads = c.num_attention_heads,
+                plain = c.qk_nope_head_dim, rotated = c.qk_rope_head_dim, value = c.v_head_dim,
+                key = plain + rotated;
   const index_t n = rows * tokens;
   const auto q = normal<T>(n * heads * key, 1, "q"), kv = normal<T>(n * heads * (plain + value), 1, "kv"),
              pe = normal<T>(n * rotated, 1, "pe"), dy = normal<T>(n * heads * value, 1, "dy");
@@ -252,15 +238,15 @@ void attention(std::string_view name) {
 
 template <class T>
 void head(std::string_view name, index_t vocabulary) {
-  const auto x = normal<T>(kTokens * preset.hidden, 1, "x"),
-             w = normal<T>(vocabulary * preset.hidden, 0.02F, "w");
-  std::vector<std::int64_t> targets(size(kTokens));
-  for (index_t t = 0; t < kTokens; ++t) targets[size(t)] = t * 37 % vocabulary;
+  const auto x = normal<T>(all_tokens() * preset.model.hidden_size, 1, "x"),
+             w = normal<T>(vocabulary * preset.model.hidden_size, 0.02F, "w");
+  std::vector<std::int64_t> targets(size(all_tokens()));
+  for (index_t t = 0; t < all_tokens(); ++t) targets[size(t)] = t * 37 % vocabulary;
   Buffer<T> dx(x.size());
   Buffer<float> dw(w.size());
-  report(name, 6.0 * static_cast<double>(kTokens * preset.hidden * vocabulary), [&] {
-    cross_entropy<T>(active_isa(), kTokens, preset.hidden, vocabulary, x.data(), w.data(), targets.data(),
-                     dx.data(), dw.data());
+  report(name, 6.0 * static_cast<double>(all_tokens() * preset.model.hidden_size * vocabulary), [&] {
+    cross_entropy<T>(active_isa(), all_tokens(), preset.model.hidden_size, vocabulary, x.data(), w.data(),
+                     targets.data(), dx.data(), dw.data());
   });
 }
 
@@ -294,15 +280,17 @@ void optimizer(std::string_view name, index_t n) {
 template <class T>
 void all(std::string_view type) {
   const auto name = [&](std::string_view what) { return fmt::format("{}.{}", type, what); };
-  const Preset& p = preset;
-  experts<T>(name("experts"), p.experts, p.width, p.top_k, true);
-  experts<T>(name("overwrite"), p.experts, p.width, p.top_k, false);
-  experts<T>(name("shared"), 1, p.shared, 1, true);
-  experts<T>(name("dense"), 1, p.dense, 1, true);
-  linear<T>(name("q"), p.heads * (p.plain + 16), p.hidden);
-  linear<T>(name("kv_b"), p.heads * (p.plain + p.value), p.latent);
+  const ModelConfig& c = preset.model;
+  const auto& moe = c.moe;
+  const index_t width = moe.moe_intermediate_size, heads = c.num_attention_heads;
+  experts<T>(name("experts"), moe.n_routed_experts, width, moe.num_experts_per_tok, true);
+  experts<T>(name("overwrite"), moe.n_routed_experts, width, moe.num_experts_per_tok, false);
+  experts<T>(name("shared"), 1, moe.n_shared_experts * width, 1, true);
+  experts<T>(name("dense"), 1, c.intermediate_size, 1, true);
+  linear<T>(name("q"), heads * (c.qk_nope_head_dim + c.qk_rope_head_dim), c.hidden_size);
+  linear<T>(name("kv_b"), heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank);
   attention<T>(name("attention"));
-  head<T>(name("head"), p.vocabulary);
+  head<T>(name("head"), c.vocab_size);
 }
 
 }  // namespace
@@ -313,7 +301,7 @@ int main(int argc, char** argv) {
   set_loop_runner(run_on_openmp);
   if (argc > 1) wanted = argv[1];
   if (argc > 2) rounds = std::max(1, std::atoi(argv[2]));
-  if (argc > 3 && std::string_view(argv[3]) == "S") preset = kSmall;
+  if (argc > 3) preset = bench_preset(argv[3]);
   cold = argc > 4 && std::string_view(argv[4]) == "cold";
   all<bf16>("bf16");
   all<float>("fp32");
