@@ -197,14 +197,13 @@ void run(const Options& o) {
   report.model(*model, seconds);
   std::int64_t longest = 0;
   for (const std::int64_t n : o.prefill) longest = std::max(longest, n);
-  for (const std::int64_t depth : o.depths)
-    for (const std::int64_t batch : o.batches) longest = std::max(longest, depth + batch * (o.steps + 64));
+  for (const std::int64_t batch : o.batches)
+    longest = std::max(longest, engine::decoding_tokens(o.depths, batch, o.steps));
   engine::Session session(model, {.kv = engine::parse_kv_type(o.kv), .cache_tokens = longest + 64});
   for (const std::int64_t n : o.prefill)
     if (n > 0) report.prefill(engine::bench_prefill(session, n, o.repeats));
-  for (const std::int64_t depth : o.depths)
-    for (const std::int64_t batch : o.batches)
-      report.decode(engine::bench_decode(session, depth, batch, o.steps));
+  for (const std::int64_t batch : o.batches)
+    for (const auto& figure : engine::bench_decode(session, o.depths, batch, o.steps)) report.decode(figure);
   report.memory();
 }
 

@@ -72,34 +72,71 @@ PrefillFigure bench_prefill(Session& session, index_t tokens, int repeats) {
           .weight_bytes = static_cast<double>(model.weight_bytes - model.embedding.bytes())};
 }
 
-DecodeFigure bench_decode(Session& session, index_t depth, index_t batch, int steps) {
-  const Model& model = session.model();
+namespace {
+
+// Sequences of one depth that go on step by step.
+struct Decoding {
+  DecodeFigure figure;
   std::vector<Sequence> sequences;
+  std::vector<TokenId> ids;
+  std::vector<double> seconds;
+
+  void step(Session& session, int number) {
+    std::vector<Input> inputs;
+    const index_t batch = figure.batch;
+    for (index_t b = 0; b < batch; ++b)
+      inputs.push_back({&sequences[size(b)], std::span(ids).subspan(size(number * batch + b), 1)});
+    seconds.push_back(
+        seconds_of([&] { session.forward(inputs, [](std::size_t, index_t, std::span<const float>) {}); }));
+  }
+};
+
+// `seed`: other tokens choose other experts, which are not in a cache from the step before.
+Decoding begin_decoding(Session& session, index_t depth, index_t batch, int steps, std::uint64_t seed) {
+  const Model& model = session.model();
+  Decoding out{.figure = {.depth = depth,
+                          .batch = batch,
+                          .weight_bytes = static_cast<double>(model.bytes_per_token()),
+                          .cache_bytes = static_cast<double>(batch * (depth + steps / 2)) *
+                                         static_cast<double>(session.pool().bytes_per_token())},
+               .sequences = {},
+               .ids = random_tokens(model, batch * steps, seed),
+               .seconds = {}};
   for (index_t b = 0; b < batch; ++b) {
     if (b > 0) {
-      sequences.push_back(sequences[0].fork(depth));
+      out.sequences.push_back(out.sequences[0].fork(depth));
       continue;
     }
-    sequences.push_back(session.make_sequence());
+    out.sequences.push_back(session.make_sequence());
     const auto ids = random_tokens(model, depth, 2);
-    if (depth > 0) session.forward(sequences[0], ids);
+    if (depth > 0) session.forward(out.sequences[0], ids);
   }
-  const auto ids = random_tokens(model, batch * (steps + 2), 3);
-  std::vector<double> seconds;
-  for (int step = 0; step < steps + 2; ++step) {
-    std::vector<Input> inputs;
-    for (index_t b = 0; b < batch; ++b)
-      inputs.push_back({&sequences[size(b)], std::span(ids).subspan(size(step * batch + b), 1)});
-    const double s =
-        seconds_of([&] { session.forward(inputs, [](std::size_t, index_t, std::span<const float>) {}); });
-    if (step >= 2) seconds.push_back(s);
+  return out;
+}
+
+}  // namespace
+
+index_t decoding_tokens(std::span<const index_t> depths, index_t batch, int steps) {
+  index_t sum = 0;  // a page more for every sequence's own
+  for (const index_t depth : depths) sum += depth + kPage + batch * (steps + 2 * kPage);
+  return sum;
+}
+
+std::vector<DecodeFigure> bench_decode(Session& session, std::span<const index_t> depths, index_t batch,
+                                       int steps) {
+  constexpr int kWarm = 2;
+  std::vector<Decoding> work;
+  for (std::size_t i = 0; i < depths.size(); ++i)
+    work.push_back(begin_decoding(session, depths[i], batch, steps + kWarm, 3 + i));
+  for (int step = 0; step < steps + kWarm; ++step)
+    for (Decoding& one : work) one.step(session, step);
+  std::vector<DecodeFigure> figures;
+  for (Decoding& one : work) {
+    one.seconds.erase(one.seconds.begin(), one.seconds.begin() + kWarm);
+    one.figure.time = timing_of(std::move(one.seconds));
+    figures.push_back(one.figure);
   }
-  return {.depth = depth,
-          .batch = batch,
-          .time = timing_of(std::move(seconds)),
-          .weight_bytes = static_cast<double>(model.bytes_per_token()),
-          .cache_bytes = static_cast<double>(batch * (depth + steps / 2)) *
-                         static_cast<double>(session.pool().bytes_per_token())};
+  return figures;
 }
 
 std::vector<MemoryRange> decoding_memory(const Model& model) {

@@ -1,6 +1,7 @@
 // How fast a model runs, against what this machine's memory and arithmetic allow.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "engine/session.hpp"
@@ -28,7 +29,11 @@ struct DecodeFigure {
   double weight_bytes = 0;  // read in a step of one sequence; with more, routed experts are not known
   double cache_bytes = 0;   // read in a step
 };
-DecodeFigure bench_decode(Session& session, index_t depth, index_t batch, int steps);
+// The depths take turns step by step, since memory is not equally fast at all times. Needs room for
+// decoding_tokens() in the cache.
+std::vector<DecodeFigure> bench_decode(Session& session, std::span<const index_t> depths, index_t batch,
+                                       int steps);
+index_t decoding_tokens(std::span<const index_t> depths, index_t batch, int steps);
 
 // Multiplications and additions of weights for one token without the head.
 double operations_per_token(const Model& model);
