@@ -8,6 +8,7 @@
 #include "base/index.hpp"
 #include "base/team.hpp"
 #include "engine/attention.hpp"
+#include "kernels/chained_tasks.hpp"
 #include "kernels/decode_attention.hpp"
 #include "kernels/unit_list.hpp"
 #include "kernels/workspace.hpp"
@@ -27,49 +28,57 @@ index_t piece_keys(bool latent, index_t all) {
 struct HeadRows {
   const QueryRun* run;
   index_t head, group, rows, piece, pieces;
-  float *top, *sum, *out;  // [pieces, rows], [pieces, rows], [pieces, rows, value]
+  std::byte* q;            // what attention makes of the queries
+  float *top, *sum, *out;  // [pieces, wide()], [pieces, wide()], [pieces, wide(), decode_columns(value)]
+  index_t wide() const { return decode_rows(rows); }
 };
 
 index_t row_at(const AttentionShape& shape, const HeadRows& h, index_t r) {
   return (h.run->first + r / h.group) * shape.heads + h.head * h.group + r % h.group;
 }
 
-HeadRows head_rows(const AttentionShape& shape, const QueryRun& run, index_t head, bool latent,
-                   Workspace::Frame& frame) {
+HeadRows head_rows(const AttentionShape& shape, const QueryRun& run, index_t head, const CacheRows& cache,
+                   const DecodeKernels& kernels, Workspace::Frame& frame) {
   const index_t group = shape.heads / shape.kv_heads, rows = run.count * group;
-  const index_t all = run.past + run.count, piece = piece_keys(latent, all);
-  const index_t pieces = (all + piece - 1) / piece, results = pieces * rows;
+  const index_t all = run.past + run.count, piece = piece_keys(cache.latent, all);
+  const index_t pieces = (all + piece - 1) / piece, results = pieces * decode_rows(rows);
   return {&run,
           head,
           group,
           rows,
           piece,
           pieces,
+          frame.take<std::byte>(kernels.query_bytes(cache, rows)),
           frame.take<float>(size(results)),
           frame.take<float>(size(results)),
-          frame.take<float>(size(results * shape.value))};
+          frame.take<float>(size(results * decode_columns(shape.value)))};
+}
+
+// One head's queries.
+void prepare(const AttentionShape& shape, const HeadRows& h, const CacheRows& cache,
+             const DecodeKernels& kernels, const float* q) {
+  const float* rows[kDecodeRows];
+  for (index_t r = 0; r < h.rows; ++r) rows[r] = q + row_at(shape, h, r) * shape.key;
+  kernels.prepare(cache, static_cast<float>(shape.scale), h.rows, rows, h.q);
 }
 
 // The pieces of one head's keys.
-void cut(const AttentionShape& shape, const HeadRows& h, const float* q, DecodePiece* out,
-         Workspace::Frame& frame) {
+void cut(const AttentionShape& shape, const HeadRows& h, DecodePiece* out, Workspace::Frame& frame) {
   const index_t all = h.run->past + h.run->count;
   const Sequence& sequence = *h.run->sequence;
-  const auto rows = frame.take<const float*>(size(h.rows));
   const auto pages = frame.take<CachePage>(size((all + kPage - 1) / kPage));
-  for (index_t r = 0; r < h.rows; ++r) rows[r] = q + row_at(shape, h, r) * shape.key;
   for (index_t k = 0; k < all; k += kPage) {
     const std::int32_t page = sequence.page_table()[k / kPage];
     pages[k / kPage] = {sequence.pool().keys(page, shape.layer, h.head).data,
                         sequence.pool().values(page, shape.layer, h.head).data};
   }
   for (index_t i = 0; i < h.pieces; ++i) {
-    const index_t first = i * h.piece, keys = std::min(h.piece, all - first), at = i * h.rows;
+    const index_t first = i * h.piece, keys = std::min(h.piece, all - first), at = i * h.wide();
     const auto visible = frame.take<index_t>(size(h.rows));
     for (index_t r = 0; r < h.rows; ++r)
       visible[r] = std::clamp<index_t>(h.run->past + r / h.group + 1 - first, 0, keys);
-    out[i] = {h.rows, rows,       visible,    pages + first / kPage,
-              keys,   h.top + at, h.sum + at, h.out + at * shape.value};
+    out[i] = {h.rows, h.q,        visible,    pages + first / kPage,
+              keys,   h.top + at, h.sum + at, h.out + at * decode_columns(shape.value)};
   }
 }
 
@@ -98,18 +107,24 @@ void attend_few(const AttentionShape& shape, std::span<const QueryRun> runs, con
   const auto heads = frame.take<HeadRows>(size(std::exchange(count, 0)));
   for (const QueryRun& run : runs)
     for (index_t h = 0; h < shape.kv_heads && few_queries(shape, run); ++h) {
-      heads[count] = head_rows(shape, run, h, cache.latent, frame);
+      heads[count] = head_rows(shape, run, h, cache, kernels, frame);
       pieces += heads[count].pieces;
       rows += heads[count++].rows;
     }
   const auto list = frame.take<DecodePiece>(size(pieces));
-  for (index_t h = 0, at = 0; h < count; at += heads[h++].pieces) cut(shape, heads[h], q, list + at, frame);
-  parallel_tasks(pieces, [&](index_t i) { kernels.attend(cache, static_cast<float>(shape.scale), list[i]); });
+  for (index_t h = 0, at = 0; h < count; at += heads[h++].pieces) cut(shape, heads[h], list + at, frame);
+  if (rows <= 64)  // soon done
+    for (index_t h = 0; h < count; ++h) prepare(shape, heads[h], cache, kernels, q);
+  else
+    parallel_tasks(count, [&](index_t h) { prepare(shape, heads[h], cache, kernels, q); });
+  chained_tasks(pieces, [&](index_t i, index_t next) {
+    kernels.attend(cache, list[i], next < 0 ? nullptr : &list[next]);
+  });
   parallel_tasks(rows, [&](index_t r) {
     const auto [h, row] = find_unit(
         std::span(heads, size(count)), [](const HeadRows& one) { return one.rows; }, r);
-    kernels.merge(h->pieces, h->top + row, h->sum + row, h->out + row * shape.value, h->rows, shape.value,
-                  out + row_at(shape, *h, row) * shape.value);
+    kernels.merge(h->pieces, h->top + row, h->sum + row, h->out + row * decode_columns(shape.value),
+                  h->wide(), shape.value, out + row_at(shape, *h, row) * shape.value);
   });
 }
 

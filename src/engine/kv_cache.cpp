@@ -68,8 +68,7 @@ KvPool::KvPool(const ModelConfig& config, index_t layers, KvType type, index_t t
 KvPool::~KvPool() { ::munmap(data_, users_.size() * page_bytes_); }
 
 KvPool::Rows KvPool::keys(std::int32_t number, index_t layer, index_t head) const {
-  const std::size_t part = size(layer * heads_ + head) * size(kPage) * (key_row_ + value_row_);
-  return {page(number) + part, key_row_};
+  return {at(number, layer * heads_ + head), key_row_};
 }
 
 KvPool::Rows KvPool::values(std::int32_t number, index_t layer, index_t head) const {
@@ -83,14 +82,15 @@ std::int32_t KvPool::take() {
   const std::int32_t number = free_.back();
   free_.pop_back();
   users_[size(number)] = 1;
-  if (used_[size(number)]) std::memset(page(number), 0, page_bytes_);
+  if (used_[size(number)])
+    for (index_t i = 0; i < layers_ * heads_; ++i) std::memset(at(number, i), 0, part_bytes());
   used_[size(number)] = true;
   return number;
 }
 
 std::int32_t KvPool::copy(std::int32_t from) {
   const std::int32_t to = take();
-  std::memcpy(page(to), page(from), page_bytes_);
+  for (index_t i = 0; i < layers_ * heads_; ++i) std::memcpy(at(to, i), at(from, i), part_bytes());
   return to;
 }
 

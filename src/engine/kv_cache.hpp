@@ -53,8 +53,11 @@ class KvPool {
   std::int32_t copy(std::int32_t page);
   void share(std::int32_t page) { ++users_[static_cast<std::size_t>(page)]; }
   void drop(std::int32_t page);
-  std::byte* page(std::int32_t number) const {
-    return data_ + static_cast<std::size_t>(number) * page_bytes_;
+  // All pages of one layer and head lie side by side: a text's rows are mostly one run of memory.
+  std::size_t part_bytes() const { return kPage * (key_row_ + value_row_); }
+  std::byte* at(std::int32_t page, index_t part) const {
+    return data_ +
+           (static_cast<std::size_t>(part) * users_.size() + static_cast<std::size_t>(page)) * part_bytes();
   }
 
   KvType type_;

@@ -23,19 +23,28 @@ struct CachePage {
   const std::byte *keys, *values;  // kCachePage rows each; those nobody sees hold numbers
 };
 
+// Results lie in rows of whole vectors and tiles.
+constexpr index_t decode_rows(index_t rows) { return round_up(rows, 16); }
+constexpr index_t decode_columns(index_t value) { return round_up(value, 32); }
+
 struct DecodePiece {
   index_t rows = 0;                  // of queries
-  const float* const* q = nullptr;   // [rows]: [key]
+  const void* q = nullptr;           // what prepare() made of them
   const index_t* visible = nullptr;  // [rows]: the first keys of the piece, up to this many, are seen
   const CachePage* pages = nullptr;
   index_t keys = 0;  // of the piece
-  // Results: `top` the largest score log2(e) scale q k, `sum` that of 2^(score - top), `out` [rows, value]
-  // that of 2^(score - top) v. A row that sees no key has sum 0.
+  // Results: `top` [decode_rows(rows)] the largest score log2(e) scale q k, `sum` that of 2^(score - top),
+  // `out` [decode_rows(rows), decode_columns(value)] that of 2^(score - top) v, in an order of columns of the
+  // set's own. A row that sees no key has sum 0.
   float *top = nullptr, *sum = nullptr, *out = nullptr;
 };
 
 struct DecodeKernels {
-  void (*attend)(const CacheRows& cache, float scale, const DecodePiece& piece);
+  // Queries q [rows]: [key] as attend() wants them, for all pieces: query_bytes() at `out`, aligned to 64.
+  std::size_t (*query_bytes)(const CacheRows& cache, index_t rows);
+  void (*prepare)(const CacheRows& cache, float scale, index_t rows, const float* const* q, void* out);
+  // `coming`: what the same thread does then, or null.
+  void (*attend)(const CacheRows& cache, const DecodePiece& piece, const DecodePiece* coming);
   // One row of several pieces, `top` and `sum` `stride` apart and `out` `stride` rows: y [value] = the whole
   // row's attention.
   void (*merge)(index_t pieces, const float* top, const float* sum, const float* out, index_t stride,

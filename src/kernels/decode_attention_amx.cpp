@@ -51,11 +51,12 @@ struct AmxProducts {
   }
 
   // Weights [keys, 16] as tiles of 16 keys: [keys / 16][even, odd][16 rows][16 keys][2].
-  static void turn(const float* weights, index_t keys, bf16* out) {
+  static void turn(const float* weights, index_t keys, bf16* out, BlockReader& next) {
     for (index_t k = 0; k < keys; k += 16, out += 2 * kTile) {
       Vu rows[16];
       for (int i = 0; i < 16; ++i) rows[i] = load_as<Vu>(weights + (k + i) * kRows);
       transpose(rows);
+      next.ask<4>();
       for (int r = 0; r < 16; ++r) {
         const auto narrow = (__m256i)_mm512_cvtneps_pbh((__m512)rows[r]);
         const __m512i first = _mm512_maskz_cvtepu16_epi32(0xffff, narrow);
@@ -65,15 +66,23 @@ struct AmxProducts {
     }
   }
 
-  // acc [16 rows] of 32 columns, of 64 where `Two`, += weights times values.
+  // acc [16, ld] of 32 columns, of 64 where `Two`, (first ? = : +=) weights times values.
   template <bool Two>
   static void columns(const NarrowRows* values, index_t pages, index_t column, const bf16* weights,
-                      float* acc, BlockReader& next) {
-    _tile_loadd(0, acc, 64);
-    _tile_loadd(1, acc + kTileWords, 64);
-    if constexpr (Two) {
-      _tile_loadd(2, acc + 2 * kTileWords, 64);
-      _tile_loadd(3, acc + 3 * kTileWords, 64);
+                      float* acc, index_t ld, bool first, BlockReader& next) {
+    const index_t bytes = ld * static_cast<index_t>(sizeof(float));
+    if (first) {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+    } else {
+      _tile_loadd(0, acc, bytes);
+      _tile_loadd(1, acc + 16, bytes);
+      if constexpr (Two) {
+        _tile_loadd(2, acc + 32, bytes);
+        _tile_loadd(3, acc + 48, bytes);
+      }
     }
     for (index_t half = 0; half < 2 * pages; ++half, weights += 2 * kTile) {
       const NarrowRows& page = values[half / 2];
@@ -91,23 +100,23 @@ struct AmxProducts {
       if constexpr (Two) _tile_dpbf16ps(3, 5, 7);
       next.ask<2>();
     }
-    _tile_stored(0, acc, 64);
-    _tile_stored(1, acc + kTileWords, 64);
+    _tile_stored(0, acc, bytes);
+    _tile_stored(1, acc + 16, bytes);
     if constexpr (Two) {
-      _tile_stored(2, acc + 2 * kTileWords, 64);
-      _tile_stored(3, acc + 3 * kTileWords, 64);
+      _tile_stored(2, acc + 32, bytes);
+      _tile_stored(3, acc + 48, bytes);
     }
   }
-  static void values(const NarrowRows* values, index_t pages, const TileMemory<AmxProducts>& m,
+  static void values(const NarrowRows* values, index_t pages, const TileMemory<AmxProducts>& m, bool first,
                      BlockReader& next) {
     order_memory();
     for (index_t g = 0; g < m.groups; ++g) {
       const bf16* const weights = m.weights + g * kBlockKeys * kWeights;
-      float* const acc = m.acc + g * m.tiles * kTileWords;
+      float* const acc = m.out + g * kRows * m.columns;
       index_t c = 0;
-      for (; c + 64 <= m.value_wide; c += 64)
-        columns<true>(values, pages, c, weights, acc + c / 16 * kTileWords, next);
-      if (c < m.value_wide) columns<false>(values, pages, c, weights, acc + c / 16 * kTileWords, next);
+      for (; c + 64 <= m.columns; c += 64)
+        columns<true>(values, pages, c, weights, acc + c, m.columns, first, next);
+      if (c < m.columns) columns<false>(values, pages, c, weights, acc + c, m.columns, first, next);
     }
     order_memory();
   }
@@ -120,7 +129,7 @@ struct AmxProducts {
 
 }  // namespace
 
-const DecodeKernels decode_amx = {attend_tiles<AmxProducts>, merge_pieces};
+const DecodeKernels decode_amx = kTileKernels<AmxProducts>;
 
 }  // namespace sinew
 #endif

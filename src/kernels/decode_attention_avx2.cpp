@@ -4,6 +4,6 @@
 #include "kernels/decode_attention_tables.hpp"
 
 namespace sinew {
-const DecodeKernels decode_avx2 = {attend_float, merge_pieces};
+const DecodeKernels decode_avx2 = {float_query_bytes, prepare_floats, attend_float, merge_pieces<AsTheyLie>};
 }
 #endif

@@ -4,6 +4,7 @@
 #include "kernels/decode_attention_tables.hpp"
 
 namespace sinew {
-const DecodeKernels decode_avx512 = {attend_float, merge_pieces};
+const DecodeKernels decode_avx512 = {float_query_bytes, prepare_floats, attend_float,
+                                     merge_pieces<AsTheyLie>};
 }
 #endif

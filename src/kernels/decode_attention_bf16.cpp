@@ -58,7 +58,7 @@ struct DotProducts {
   }
 
   // Weights [keys, 16] as bf16 tiles [keys / 32][16][32].
-  static void turn(const float* weights, index_t keys, bf16* out) {
+  static void turn(const float* weights, index_t keys, bf16* out, BlockReader&) {
     for (index_t k = 0; k < keys; k += 32) {
       Vu low[16], high[16];
       for (int i = 0; i < 16; ++i) {
@@ -71,13 +71,14 @@ struct DotProducts {
     }
   }
 
-  // acc [2 tiles] += weights [pages][16, 32] * packed values [pages][2 tiles].
-  static void weigh(const bf16* weights, index_t pages, const bf16* values, float* acc) {
+  // acc [16, ld] of 32 columns (first ? = : +=) weights [pages][16, 32] * packed values [pages][2 tiles].
+  static void weigh(const bf16* weights, index_t pages, const bf16* values, float* acc, index_t ld,
+                    bool first) {
     for (index_t t = 0; t < 2; ++t) {
-      float* const to = acc + t * kTileWords;
+      float* const to = acc + t * 16;
       __m512 s[16];
 #pragma GCC unroll 16
-      for (int r = 0; r < 16; ++r) s[r] = _mm512_loadu_ps(to + r * kRows);
+      for (int r = 0; r < 16; ++r) s[r] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + r * ld);
       for (index_t p = 0; p < pages; ++p) {
         const bf16 *const v = values + (2 * p + t) * kPackedTile, *const w = weights + p * kPackedTile;
         for (index_t pair = 0; pair < 16; ++pair) {
@@ -87,18 +88,19 @@ struct DotProducts {
         }
       }
 #pragma GCC unroll 16
-      for (int r = 0; r < 16; ++r) _mm512_storeu_ps(to + r * kRows, s[r]);
+      for (int r = 0; r < 16; ++r) _mm512_storeu_ps(to + r * ld, s[r]);
     }
   }
   // 32 columns at a time for all groups.
-  static void values(const NarrowRows* values, index_t pages, const TileMemory<DotProducts>& m,
+  static void values(const NarrowRows* values, index_t pages, const TileMemory<DotProducts>& m, bool first,
                      BlockReader&) {
-    for (index_t t = 0; t < m.tiles; t += 2) {
+    for (index_t c = 0; c < m.columns; c += 32) {
       bf16* const packed =
-          m.products + t / 2 % 2 * kPages * 2 * kPackedTile;  // the one before is still being read
-      for (index_t p = 0; p < pages; ++p) pack_values(values[p], t * 16, packed + p * 2 * kPackedTile);
+          m.products + c / 32 % 2 * kPages * 2 * kPackedTile;  // the one before is being read
+      for (index_t p = 0; p < pages; ++p) pack_values(values[p], c, packed + p * 2 * kPackedTile);
       for (index_t g = 0; g < m.groups; ++g)
-        weigh(m.weights + g * kBlockKeys * kWeights, pages, packed, m.acc + (g * m.tiles + t) * kTileWords);
+        weigh(m.weights + g * kBlockKeys * kWeights, pages, packed, m.out + g * kRows * m.columns + c,
+              m.columns, first);
     }
   }
 
@@ -110,7 +112,7 @@ struct DotProducts {
 
 }  // namespace
 
-const DecodeKernels decode_bf16 = {attend_tiles<DotProducts>, merge_pieces};
+const DecodeKernels decode_bf16 = kTileKernels<DotProducts>;
 
 }  // namespace sinew
 #endif

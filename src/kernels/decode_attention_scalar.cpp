@@ -3,5 +3,6 @@
 #include "kernels/decode_attention_tables.hpp"
 
 namespace sinew {
-const DecodeKernels decode_scalar = {attend_float, merge_pieces};
+const DecodeKernels decode_scalar = {float_query_bytes, prepare_floats, attend_float,
+                                     merge_pieces<AsTheyLie>};
 }

@@ -25,19 +25,24 @@ inline std::size_t count(index_t n) { return static_cast<std::size_t>(n); }
 }
 
 // Scores of a block of keys become weights; `top` and `sum` go on, `keep` is what was there before is
-// multiplied by. Of W rows.
+// multiplied by. Of W rows. between() once for every four keys, a multiple of which there are.
+template <class Between>
 [[gnu::always_inline]] inline void softmax_rows(float* scores, index_t ld, index_t keys, float* top,
-                                                float* sum, float* keep) {
+                                                float* sum, float* keep, const Between& between) {
   const Vf old = load(top);
   Vf most = old;
   for (index_t k = 0; k < keys; ++k) most = maximum(most, load(scores + k * ld));
   const Vf factor = power_of_two(old - most);
   Vf total = load(sum) * factor;
-  for (index_t k = 0; k < keys; ++k) {
-    const Vf s = load(scores + k * ld);
-    const Vf p = select(s > splat(kLeast), power_of_two(s - most), Vf{});
-    total += p;
-    store(scores + k * ld, p);
+  for (index_t k = 0; k < keys; k += 4) {
+    between();
+#pragma GCC unroll 4
+    for (index_t i = k; i < k + 4; ++i) {
+      const Vf s = load(scores + i * ld);
+      const Vf p = select(s > splat(kLeast), power_of_two(s - most), Vf{});
+      total += p;
+      store(scores + i * ld, p);
+    }
   }
   store(top, most);
   store(sum, total);
@@ -142,18 +147,19 @@ template <int R, int C>
 }
 
 template <int R>
-void weigh_page(const float* weights, index_t ld, const float* keep, FloatRows values, index_t n,
-                float* out) {
+void weigh_page(const float* weights, index_t ld, const float* keep, FloatRows values, index_t n, float* out,
+                index_t ld_out) {
   constexpr int C = W == 16 ? 4 : 2;
   index_t c = 0;
   for (; c + C * W <= n; c += C * W)
-    weigh_columns<R, C>(weights, ld, keep, values.at + c, values.ld, out + c, n);
-  for (; c + W <= n; c += W) weigh_columns<R, 1>(weights, ld, keep, values.at + c, values.ld, out + c, n);
+    weigh_columns<R, C>(weights, ld, keep, values.at + c, values.ld, out + c, ld_out);
+  for (; c + W <= n; c += W)
+    weigh_columns<R, 1>(weights, ld, keep, values.at + c, values.ld, out + c, ld_out);
   for (; c < n; ++c)
     for (int r = 0; r < R; ++r) {
-      float s = out[r * n + c] * keep[r];
+      float s = out[r * ld_out + c] * keep[r];
       for (index_t k = 0; k < kCachePage; ++k) s += weights[k * ld + r] * values.at[k * values.ld + c];
-      out[r * n + c] = s;
+      out[r * ld_out + c] = s;
     }
 }
 
@@ -161,20 +167,25 @@ void weigh_page(const float* weights, index_t ld, const float* keep, FloatRows v
 
 struct FloatQueries {
   bool few;
-  index_t wide;  // rows, to whole vectors
-  float* q;      // few: [rows, key]; else [key, wide]
+  index_t wide;    // rows, to whole vectors
+  const float* q;  // few: [rows, key]; else [key, wide]
+
+  FloatQueries(index_t rows, const void* prepared)
+      : few(rows <= W / 4), wide(round_up(rows, W)), q(static_cast<const float*>(prepared)) {}
 };
 
-inline FloatQueries take_queries(const CacheRows& cache, float scale, const DecodePiece& piece,
-                                 Workspace::Frame& frame) {
-  FloatQueries out{piece.rows <= W / 4, round_up(piece.rows, W), nullptr};
-  out.q = frame.take<float>(count(cache.key * (out.few ? piece.rows : out.wide)));
+[[maybe_unused]] std::size_t float_query_bytes(const CacheRows& cache, index_t rows) {
+  return count(cache.key * round_up(rows, W)) * sizeof(float);
+}
+[[maybe_unused]] void prepare_floats(const CacheRows& cache, float scale, index_t rows, const float* const* q,
+                                     void* out) {
+  const FloatQueries queries(rows, out);
+  auto* const to = static_cast<float*>(out);
   const float factor = scale * kLog2OfE;
-  if (!out.few) std::memset(out.q, 0, count(cache.key * out.wide) * sizeof(float));
-  for (index_t r = 0; r < piece.rows; ++r)
+  if (!queries.few) std::memset(to, 0, float_query_bytes(cache, rows));
+  for (index_t r = 0; r < rows; ++r)
     for (index_t i = 0; i < cache.key; ++i)
-      out.q[out.few ? r * cache.key + i : i * out.wide + r] = piece.q[r][i] * factor;
-  return out;
+      to[queries.few ? r * cache.key + i : i * queries.wide + r] = q[r][i] * factor;
 }
 
 inline void score_all(const CacheRows& cache, const FloatQueries& queries, index_t rows, FloatRows keys,
@@ -190,16 +201,16 @@ inline void score_all(const CacheRows& cache, const FloatQueries& queries, index
 
 inline void weigh_all(const CacheRows& cache, index_t rows, const float* weights, index_t ld,
                       const float* keep, FloatRows values, float* out) {
-  const index_t n = cache.value;
+  const index_t n = cache.value, wide = decode_columns(n);
   index_t r = 0;
-  for (; r + 4 <= rows; r += 4) weigh_page<4>(weights + r, ld, keep + r, values, n, out + r * n);
-  for (; r + 2 <= rows; r += 2) weigh_page<2>(weights + r, ld, keep + r, values, n, out + r * n);
-  for (; r < rows; ++r) weigh_page<1>(weights + r, ld, keep + r, values, n, out + r * n);
+  for (; r + 4 <= rows; r += 4) weigh_page<4>(weights + r, ld, keep + r, values, n, out + r * wide, wide);
+  for (; r + 2 <= rows; r += 2) weigh_page<2>(weights + r, ld, keep + r, values, n, out + r * wide, wide);
+  for (; r < rows; ++r) weigh_page<1>(weights + r, ld, keep + r, values, n, out + r * wide, wide);
 }
 
-[[maybe_unused]] void attend_float(const CacheRows& cache, float scale, const DecodePiece& piece) {
+[[maybe_unused]] void attend_float(const CacheRows& cache, const DecodePiece& piece, const DecodePiece*) {
   Workspace::Frame frame(thread_workspace());
-  const FloatQueries queries = take_queries(cache, scale, piece, frame);
+  const FloatQueries queries(piece.rows, piece.q);
   const index_t wide = queries.wide;
   float* const scores = frame.take<float>(count(kCachePage * wide));
   float* const state = frame.take<float>(count(3 * wide));
@@ -209,14 +220,14 @@ inline void weigh_all(const CacheRows& cache, index_t rows, const float* weights
   float* const value_scratch = cache.latent ? nullptr : frame.take<float>(count(kCachePage * widest));
   for (index_t r = 0; r < wide; ++r) top[r] = kLeast, sum[r] = 0;
   std::memset(scores, 0, count(kCachePage * wide) * sizeof(float));
-  std::memset(piece.out, 0, count(piece.rows * cache.value) * sizeof(float));
+  std::memset(piece.out, 0, count(piece.rows * decode_columns(cache.value)) * sizeof(float));
   for (index_t first = 0; first < piece.keys; first += kCachePage) {
     const CachePage& page = piece.pages[first / kCachePage];
     const FloatRows keys = float_rows(cache.format, page.keys, cache.key_bytes, cache.key, key_scratch);
     score_all(cache, queries, piece.rows, keys, scores);
     hide(piece.visible, piece.rows, first, kCachePage, scores, wide);
     for (index_t r = 0; r < wide; r += W)
-      softmax_rows(scores + r, wide, kCachePage, top + r, sum + r, keep + r);
+      softmax_rows(scores + r, wide, kCachePage, top + r, sum + r, keep + r, [] {});
     const FloatRows values =
         cache.latent ? keys
                      : float_rows(cache.format, page.values, cache.value_bytes, cache.value, value_scratch);
@@ -225,33 +236,42 @@ inline void weigh_all(const CacheRows& cache, index_t rows, const float* weights
   for (index_t r = 0; r < piece.rows; ++r) piece.top[r] = top[r], piece.sum[r] = sum[r];
 }
 
+// 32 columns of results as they lie.
+struct AsTheyLie {
+  static void put(const float* columns, index_t n, float* y) {
+    std::memcpy(y, columns, count(n) * sizeof(float));
+  }
+};
+
+template <class Order>
 [[maybe_unused]] void merge_pieces(index_t pieces, const float* top, const float* sum, const float* out,
                                    index_t stride, index_t value, float* y) {
   constexpr index_t kMost = 256;  // at a time: more go on from what there is
+  constexpr int V = 32 / W;
   float most = kLeast, total = 0;
   for (index_t i = 0; i < pieces; ++i)
     if (sum[i * stride] > 0) most = top[i * stride] > most ? top[i * stride] : most;
   for (index_t i = 0; i < pieces; ++i)
     if (sum[i * stride] > 0) total += sum[i * stride] * power_of_two(splat(top[i * stride] - most))[0];
-  for (index_t begin = 0; begin < pieces; begin += kMost) {
-    const index_t n = pieces - begin < kMost ? pieces - begin : kMost;
-    float factor[kMost];
-    for (index_t i = 0; i < n; ++i) {
-      const index_t at = (begin + i) * stride;
-      factor[i] = sum[at] > 0 ? power_of_two(splat(top[at] - most))[0] / total : 0.0F;
+  const index_t wide = decode_columns(value);
+  float factor[kMost];
+  for (index_t c = 0; c < value; c += 32) {
+    Vf s[V] = {};
+    for (index_t begin = 0; begin < pieces; begin += kMost) {
+      const index_t n = pieces - begin < kMost ? pieces - begin : kMost;
+      for (index_t i = 0; i < n && (c == 0 || pieces > kMost); ++i) {
+        const index_t at = (begin + i) * stride;
+        factor[i] = sum[at] > 0 ? power_of_two(splat(top[at] - most))[0] / total : 0.0F;
+      }
+      const float* const part = out + begin * stride * wide + c;
+      for (index_t i = 0; i < n; ++i)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) s[v] += load(part + i * stride * wide + v * W) * factor[i];
     }
-    const float* const part = out + begin * stride * value;
-    index_t c = 0;
-    for (; c + W <= value; c += W) {
-      Vf s = begin > 0 ? load(y + c) : Vf{};
-      for (index_t i = 0; i < n; ++i) s += load(part + i * stride * value + c) * factor[i];
-      store(y + c, s);
-    }
-    for (; c < value; ++c) {
-      float s = begin > 0 ? y[c] : 0.0F;
-      for (index_t i = 0; i < n; ++i) s += part[i * stride * value + c] * factor[i];
-      y[c] = s;
-    }
+    alignas(64) float columns[32];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) store(columns + v * W, s[v]);
+    Order::put(columns, value - c < 32 ? value - c : 32, y + c);
   }
 }
 

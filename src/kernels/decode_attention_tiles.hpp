@@ -80,12 +80,12 @@ inline NarrowRows narrow_rows(BlockFormat format, const std::byte* rows, std::si
 // ---- packing ----
 
 // 16 queries from `first` on: [wide / 32][16 pairs][16][2].
-inline void pack_queries(const DecodePiece& piece, index_t first, index_t n, index_t wide, float factor,
-                         bf16* out) {
+inline void pack_queries(const float* const* q, index_t rows, index_t first, index_t n, index_t wide,
+                         float factor, bf16* out) {
   for (index_t i = 0; i < wide; i += 32) {
     Vu pairs[16] = {};  // first of each row, then of each pair
-    for (index_t r = 0; r < kRows && first + r < piece.rows; ++r) {
-      const float* from = piece.q[first + r] + i;
+    for (index_t r = 0; r < kRows && first + r < rows; ++r) {
+      const float* from = q[first + r] + i;
       float part[32] = {};
       if (n - i < 32) {
         std::memcpy(part, from, count(n - i) * sizeof(float));
@@ -98,28 +98,25 @@ inline void pack_queries(const DecodePiece& piece, index_t first, index_t n, ind
       std::memcpy(out + (i / 2 + pair) * 32, &pairs[pair], sizeof(Vu));
   }
 }
-
-inline void keep_share(const float* keep, index_t tiles, float* acc) {
-  bool all = true;
-  for (index_t r = 0; r < kRows; ++r) all = all && keep[r] == 1;
-  if (all) return;
-  for (index_t t = 0; t < tiles; ++t)
-    for (index_t r = 0; r < kRows; ++r) {
-      float* const at = acc + t * kTileWords + r * kRows;
-      store(at, load(at) * keep[r]);
-    }
+inline std::size_t tile_query_bytes(const CacheRows& cache, index_t rows) {
+  return count(decode_rows(rows) * round_up(cache.key, 32)) * sizeof(bf16);
+}
+inline void prepare_tiles(const CacheRows& cache, float scale, index_t rows, const float* const* q,
+                          void* out) {
+  const index_t wide = round_up(cache.key, 32);
+  for (index_t first = 0; first < rows; first += kRows)
+    pack_queries(q, rows, first, cache.key, wide, scale * kLog2OfE, static_cast<bf16*>(out) + first * wide);
 }
 
-// Pairs of tiles of sums, columns as the products left them, to rows.
-template <class Products>
-void order_columns(const float* acc, index_t rows, index_t columns, float* out) {
-  for (index_t c = 0; c < columns; c += 32)
-    for (index_t r = 0; r < rows; ++r) {
-      const float* const from = acc + c / 16 * kTileWords + r * kRows;
-      float ordered[32];
-      Products::order(load(from), load(from + kTileWords), ordered);
-      std::memcpy(out + r * columns + c, ordered, count(columns - c < 32 ? columns - c : 32) * sizeof(float));
+// Sums acc [16, columns] of the blocks before times each row's share.
+inline void keep_share(const float* keep, index_t columns, float* acc) {
+  for (index_t r = 0; r < kRows; ++r) {
+    if (keep[r] == 1) continue;
+    for (index_t c = 0; c < columns; c += W) {
+      float* const at = acc + r * columns + c;
+      store(at, load(at) * keep[r]);
     }
+  }
 }
 
 // ---- reading ----
@@ -184,29 +181,29 @@ class BlockReader {
 // What the work on one piece needs.
 template <class Products>
 struct TileMemory {
-  index_t key_wide, value_wide, groups, tiles;
-  bf16 *q, *weights, *products, *key_scratch, *value_scratch;
-  float *acc, *scores, *top, *sum, *keep;
+  index_t key_wide, columns, groups;  // columns: of results
+  const bf16* q;
+  bf16 *weights, *products, *key_scratch, *value_scratch;
+  float *out, *scores, *keep;
 
-  TileMemory(const CacheRows& cache, index_t rows, Workspace::Frame& frame)
+  TileMemory(const CacheRows& cache, const DecodePiece& piece, Workspace::Frame& frame)
       : key_wide(round_up(cache.key, 32)),
-        value_wide(round_up(cache.value, 32)),
-        groups((rows + kRows - 1) / kRows),
-        tiles(value_wide / 16) {
-    q = frame.take<bf16>(count(groups * key_wide * kRows));
+        columns(decode_columns(cache.value)),
+        groups(decode_rows(piece.rows) / kRows),
+        q(static_cast<const bf16*>(piece.q)),
+        out(piece.out) {
     weights = frame.take<bf16>(count(groups * kBlockKeys * Products::kWeights));
     products = frame.take<bf16>(count(Products::kScratch));
     key_scratch = frame.take<bf16>(count(kBlockKeys * key_wide));
-    value_scratch = cache.latent ? key_scratch : frame.take<bf16>(count(kBlockKeys * value_wide));
-    acc = frame.take<float>(count(groups * tiles * kTileWords));
+    value_scratch = cache.latent ? key_scratch : frame.take<bf16>(count(kBlockKeys * columns));
     scores = frame.take<float>(count(kBlockKeys * kRows));
-    top = frame.take<float>(count(3 * groups * kRows));
-    sum = top + groups * kRows;
-    keep = sum + groups * kRows;
-    for (index_t r = 0; r < groups * kRows; ++r) top[r] = kLeast, sum[r] = 0;
-    std::memset(acc, 0, count(groups * tiles * kTileWords) * sizeof(float));
+    keep = frame.take<float>(kRows);
+    for (index_t r = 0; r < groups * kRows; ++r) piece.top[r] = kLeast, piece.sum[r] = 0;
   }
 };
+
+inline index_t least(index_t a, index_t b) { return a < b ? a : b; }
+inline index_t page_count(const DecodePiece& piece) { return (piece.keys + kCachePage - 1) / kCachePage; }
 
 // One block: scores and weights of all groups, then the values. `next`: the block that is asked for
 // meanwhile.
@@ -221,48 +218,60 @@ void attend_block(const CacheRows& cache, const DecodePiece& piece, index_t firs
     // (Where a latent does not end with a tile, the rotated part after it gives columns that nobody reads.)
     values[p] = cache.latent ? keys[p]
                              : narrow_rows(cache.format, page.values, cache.value_bytes, cache.value,
-                                           m.value_wide, m.value_scratch + p * kCachePage * m.value_wide);
+                                           m.columns, m.value_scratch + p * kCachePage * m.columns);
   }
   constexpr index_t kGroupWeights = kBlockKeys * Products::kWeights;
   for (index_t g = 0; g < m.groups; ++g) {
-    const index_t row = g * kRows, rows = piece.rows - row < kRows ? piece.rows - row : kRows;
+    const index_t row = g * kRows, rows = least(piece.rows - row, kRows);
     for (index_t p = 0; p < pages; p += 2)
-      Products::scores(keys[p], keys[p + 1 < pages ? p + 1 : p], m.q + g * m.key_wide * kRows, m.key_wide,
+      Products::scores(keys[p], keys[p + 1 < pages ? p + 1 : p], m.q + row * m.key_wide, m.key_wide,
                        m.scores + p * kCachePage * kRows, next);
     hide(piece.visible + row, rows, first * kCachePage, pages * kCachePage, m.scores, kRows);
-    softmax_rows(m.scores, kRows, pages * kCachePage, m.top + row, m.sum + row, m.keep + row);
-    Products::turn(m.scores, pages * kCachePage, m.weights + g * kGroupWeights);
-    keep_share(m.keep + row, m.tiles, m.acc + g * m.tiles * kTileWords);
+    softmax_rows(m.scores, kRows, pages * kCachePage, piece.top + row, piece.sum + row, m.keep,
+                 [&] { next.template ask<1>(); });
+    Products::turn(m.scores, pages * kCachePage, m.weights + g * kGroupWeights, next);
+    if (first > 0) keep_share(m.keep, m.columns, piece.out + row * m.columns);
   }
-  Products::values(values, pages, m, next);
+  Products::values(values, pages, m, first == 0, next);
 }
 
 template <class Products>
-void attend_tiles(const CacheRows& cache, float scale, const DecodePiece& piece) {
+void attend_tiles(const CacheRows& cache, const DecodePiece& piece, const DecodePiece* coming) {
   Workspace::Frame frame(thread_workspace());
-  const TileMemory<Products> m(cache, piece.rows, frame);
-  for (index_t g = 0; g < m.groups; ++g)
-    pack_queries(piece, g * kRows, cache.key, m.key_wide, scale * kLog2OfE, m.q + g * m.key_wide * kRows);
-  const index_t pages = (piece.keys + kCachePage - 1) / kCachePage;
-  const auto pages_of = [&](index_t first) { return pages - first < kPages ? pages - first : kPages; };
+  const TileMemory<Products> m(cache, piece, frame);
+  const index_t pages = page_count(piece);
+  const auto reader = [&](const DecodePiece& of, index_t first) {
+    return BlockReader(cache, of.pages + first, least(page_count(of) - first, kPages));
+  };
   Products::begin();
-  BlockReader block(cache, piece.pages, pages_of(0));
+  BlockReader block = reader(piece, 0);
   for (index_t first = 0; first < pages; first += kPages) {
     block.finish();
     const index_t after = first + kPages;
     BlockReader next;
-    if (after < pages) next = BlockReader(cache, piece.pages + after, pages_of(after));
-    attend_block<Products>(cache, piece, first, pages_of(first), m, next);
+    if (after < pages)
+      next = reader(piece, after);
+    else if (coming != nullptr)
+      next = reader(*coming, 0);
+    attend_block<Products>(cache, piece, first, least(pages - first, kPages), m, next);
     block = next;
   }
   Products::end();
-  for (index_t g = 0; g < m.groups; ++g) {
-    const index_t row = g * kRows, rows = piece.rows - row < kRows ? piece.rows - row : kRows;
-    order_columns<Products>(m.acc + g * m.tiles * kTileWords, rows, cache.value,
-                            piece.out + row * cache.value);
-    for (index_t r = row; r < row + rows; ++r) piece.top[r] = m.top[r], piece.sum[r] = m.sum[r];
-  }
 }
+
+// Two vectors of results as the products left them, in order.
+template <class Products>
+struct ProductOrder {
+  static void put(const float* columns, index_t n, float* y) {
+    alignas(64) float ordered[32];
+    Products::order(load(columns), load(columns + 16), ordered);
+    std::memcpy(y, ordered, count(n) * sizeof(float));
+  }
+};
+
+template <class Products>
+constexpr DecodeKernels kTileKernels{tile_query_bytes, prepare_tiles, attend_tiles<Products>,
+                                     merge_pieces<ProductOrder<Products>>};
 
 }  // namespace
 }  // namespace sinew

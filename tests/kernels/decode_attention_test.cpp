@@ -9,6 +9,7 @@
 #include "base/float_formats.hpp"
 #include "base/index.hpp"
 #include "kernels/kernel_support.hpp"
+#include "kernels/workspace.hpp"
 
 namespace sinew {
 namespace {
@@ -95,26 +96,39 @@ std::vector<double> plain(const Case& c, const Made& m, double scale) {
   return out;
 }
 
+// What the kernels make of queries.
+std::byte* prepare(const DecodeKernels& kernels, const CacheRows& cache, double scale,
+                   const std::vector<const float*>& q, Workspace::Frame& frame) {
+  const auto rows = static_cast<index_t>(q.size());
+  auto* const out = frame.take<std::byte>(kernels.query_bytes(cache, rows));
+  kernels.prepare(cache, static_cast<float>(scale), rows, q.data(), out);
+  return out;
+}
+
 // In pieces of `piece` keys.
 std::vector<float> attend(const DecodeKernels& kernels, const Case& c, const Made& m, double scale,
                           index_t piece) {
   const index_t rows = c.group * c.tokens, pieces = (c.keys + piece - 1) / piece;
+  const index_t wide = decode_rows(rows), columns = decode_columns(c.value);
   std::vector<const float*> q;
   for (index_t r = 0; r < rows; ++r) q.push_back(m.q.data() + r * c.key);
-  std::vector<float> top(size(pieces * rows)), sum(top.size()), out(top.size() * size(c.value));
+  Workspace::Frame frame(thread_workspace());
+  const std::byte* const prepared = prepare(kernels, m.cache, scale, q, frame);
+  std::vector<float> top(size(pieces * wide)), sum(top.size()), out(top.size() * size(columns));
   for (index_t i = 0; i < pieces; ++i) {
     const index_t keys = std::min(piece, c.keys - i * piece);
     std::vector<index_t> visible;
     for (index_t r = 0; r < rows; ++r)
       visible.push_back(std::clamp<index_t>(c.keys - c.tokens + r / c.group + 1 - i * piece, 0, keys));
-    const std::size_t at = size(i * rows);
-    kernels.attend(m.cache, static_cast<float>(scale),
-                   {rows, q.data(), visible.data(), m.pages.data() + i * piece / kCachePage, keys, &top[at],
-                    &sum[at], &out[at * size(c.value)]});
+    const std::size_t at = size(i * wide);
+    kernels.attend(m.cache,
+                   {rows, prepared, visible.data(), m.pages.data() + i * piece / kCachePage, keys, &top[at],
+                    &sum[at], &out[at * size(columns)]},
+                   nullptr);
   }
   std::vector<float> y(size(rows * c.value));
   for (index_t r = 0; r < rows; ++r)
-    kernels.merge(pieces, &top[size(r)], &sum[size(r)], &out[size(r * c.value)], rows, c.value,
+    kernels.merge(pieces, &top[size(r)], &sum[size(r)], &out[size(r * columns)], wide, c.value,
                   &y[size(r * c.value)]);
   return y;
 }
@@ -166,18 +180,24 @@ TEST(DecodeAttention, LargeScoresAndNothingSeen) {
       const auto got = attend(kernels, c, made, 8.0, 64);
       const bool narrow = format == BlockFormat::bf16 && isa >= Isa::bf16;
       EXPECT_LT(error_of(got, want), narrow ? 0.3 : 1e-4) << isa_name(isa);
-      std::vector<const float*> q(4, made.q.data());
+      Workspace::Frame frame(thread_workspace());
+      const std::byte* const q = prepare(kernels, made.cache, 1, {4, made.q.data()}, frame);
       const std::vector<index_t> none(4, 0);
-      std::vector<float> top(8), sum(8, 1.0F), out(size(8 * 64)), y(64);
-      for (const std::size_t at : {0u, 4u})
-        kernels.attend(made.cache, 1.0F,
-                       {4, q.data(), none.data(), made.pages.data(), 64, &top[at], &sum[at], &out[at * 64]});
+      const std::size_t wide = size(decode_rows(4));
+      std::vector<float> top(2 * wide), sum(2 * wide, 1.0F), out(size(2 * wide * 64)), y(64), alone(64);
+      for (const std::size_t at : {std::size_t{0}, wide})
+        kernels.attend(made.cache,
+                       {4, q, none.data(), made.pages.data(), 64, &top[at], &sum[at], &out[at * 64]},
+                       nullptr);
       for (std::size_t r = 0; r < 4; ++r) EXPECT_EQ(sum[r], 0) << isa_name(isa);
       const std::vector<index_t> some(4, 50);
-      kernels.attend(made.cache, 1.0F,
-                     {4, q.data(), some.data(), made.pages.data(), 64, &top[4], &sum[4], &out[256]});
-      kernels.merge(2, top.data(), sum.data(), out.data(), 4, 64, y.data());
-      for (std::size_t i = 0; i < 64; ++i) EXPECT_NEAR(y[i], out[256 + i] / sum[4], 1e-5);
+      kernels.attend(made.cache,
+                     {4, q, some.data(), made.pages.data(), 64, &top[wide], &sum[wide], &out[wide * 64]},
+                     nullptr);
+      const auto stride = static_cast<index_t>(wide);
+      kernels.merge(2, top.data(), sum.data(), out.data(), stride, 64, y.data());
+      kernels.merge(1, &top[wide], &sum[wide], &out[wide * 64], stride, 64, alone.data());
+      for (std::size_t i = 0; i < 64; ++i) EXPECT_NEAR(y[i], alone[i], 1e-5);
     }
   }
 }
