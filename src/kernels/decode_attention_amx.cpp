@@ -41,7 +41,7 @@ struct AmxProducts {
       _tile_dpbf16ps(2, 4, 6);
       _tile_loadd(5, d + i, stride2);
       _tile_dpbf16ps(3, 5, 6);
-      next.ask<8>();
+      next.ask<4>();
     }
     _tile_stored(0, out, 64);
     _tile_stored(1, out + kTileWords, 64);
@@ -56,7 +56,7 @@ struct AmxProducts {
       Vu rows[16];
       for (int i = 0; i < 16; ++i) rows[i] = load_as<Vu>(weights + (k + i) * kRows);
       transpose(rows);
-      next.ask<4>();
+      next.ask<2>();
       for (int r = 0; r < 16; ++r) {
         const auto narrow = (__m256i)_mm512_cvtneps_pbh((__m512)rows[r]);
         const __m512i first = _mm512_maskz_cvtepu16_epi32(0xffff, narrow);
@@ -98,7 +98,7 @@ struct AmxProducts {
       _tile_loadd(5, weights + kTile, 64);
       _tile_dpbf16ps(1, 5, 6);
       if constexpr (Two) _tile_dpbf16ps(3, 5, 7);
-      next.ask<2>();
+      next.ask<1>();
     }
     _tile_stored(0, acc, bytes);
     _tile_stored(1, acc + 16, bytes);

@@ -25,7 +25,7 @@ inline std::size_t count(index_t n) { return static_cast<std::size_t>(n); }
 }
 
 // Scores of a block of keys become weights; `top` and `sum` go on, `keep` is what was there before is
-// multiplied by. Of W rows. between() once for every four keys, a multiple of which there are.
+// multiplied by. Of W rows. between() once for every eight keys, a multiple of which there are.
 template <class Between>
 [[gnu::always_inline]] inline void softmax_rows(float* scores, index_t ld, index_t keys, float* top,
                                                 float* sum, float* keep, const Between& between) {
@@ -34,10 +34,10 @@ template <class Between>
   for (index_t k = 0; k < keys; ++k) most = maximum(most, load(scores + k * ld));
   const Vf factor = power_of_two(old - most);
   Vf total = load(sum) * factor;
-  for (index_t k = 0; k < keys; k += 4) {
+  for (index_t k = 0; k < keys; k += 8) {
     between();
 #pragma GCC unroll 4
-    for (index_t i = k; i < k + 4; ++i) {
+    for (index_t i = k; i < k + 8; ++i) {
       const Vf s = load(scores + i * ld);
       const Vf p = select(s > splat(kLeast), power_of_two(s - most), Vf{});
       total += p;

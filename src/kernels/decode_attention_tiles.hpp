@@ -121,9 +121,9 @@ inline void keep_share(const float* keep, index_t columns, float* acc) {
 
 // ---- reading ----
 
-// Reads a block in order, all pages side by side: the pattern that memory gives fastest. Part of the next
-// block is asked for while one is computed with, a few lines at a time: more of them would hold the line
-// buffers that tile loads need (docs/log.md).
+// Reads a block in order, the halves of all pages side by side: the pattern that memory gives fastest. Part
+// of the next block is asked for while one is computed with, a few lines at a time: more of them would hold
+// the line buffers that tile loads need (docs/log.md).
 class BlockReader {
  public:
   BlockReader() = default;
@@ -135,21 +135,22 @@ class BlockReader {
     begin(&CachePage::keys, page_bytes(cache.key_bytes));
   }
 
-  // The next N lines of each page.
+  static constexpr index_t kStreams = 2 * kPages;
+  // The next N lines of each half.
   template <int N>
   [[gnu::always_inline]] void ask() {
     if (!ahead_ || line_ + N * 64 > end_) return;
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i, line_ += 64)
-#pragma GCC unroll 4
-      for (index_t p = 0; p < kPages; ++p) __builtin_prefetch(at_[p] + line_, 0, 3);
+#pragma GCC unroll 8
+      for (index_t s = 0; s < kStreams; ++s) __builtin_prefetch(at_[s] + line_, 0, 3);
   }
   // All that is left.
   void finish() {
     do {
       for (; line_ < end_; line_ += 64)
-        for (index_t p = 0; p < count_; ++p) {
-          const __m512i line = _mm512_loadu_si512(at_[p] + line_);
+        for (index_t s = 0; s < 2 * count_; ++s) {
+          const __m512i line = _mm512_loadu_si512(at_[s] + line_);
           asm volatile("" ::"x"(line));
         }
     } while (next_part());
@@ -158,9 +159,12 @@ class BlockReader {
  private:
   static index_t page_bytes(std::size_t row) { return static_cast<index_t>(row) * kCachePage; }
   void begin(const std::byte* CachePage::*part, index_t bytes) {
-    for (index_t p = 0; p < kPages; ++p) at_[p] = pages_[p < count_ ? p : 0].*part;
+    end_ = round_up(bytes / 2, 64);  // the second half may begin with the first one's last line
+    for (index_t p = 0; p < kPages; ++p) {
+      at_[2 * p] = pages_[p < count_ ? p : 0].*part;
+      at_[2 * p + 1] = at_[2 * p] + (bytes - end_);
+    }
     line_ = 0;
-    end_ = bytes;
   }
   bool next_part() {
     if (line_ < end_ || values_ == 0) return false;
@@ -173,7 +177,7 @@ class BlockReader {
   index_t count_ = 0, values_ = 0;  // bytes of values to come
   index_t line_ = 0, end_ = 0;      // bytes of the part at hand
   bool ahead_ = false;              // a head's keys and values are few lines: nothing is gained by asking
-  const std::byte* at_[kPages] = {};
+  const std::byte* at_[kStreams] = {};
 };
 
 // ---- the whole ----
