@@ -225,8 +225,9 @@ void multiply_all(const std::int8_t* a, index_t stride, index_t groups, index_t 
 
 }  // namespace
 
-const QuantKernels quant_amx = {quantize_row, dot_tiles, unpack_span<0>, product_tiles,   product_while,
-                                multiply_all, swiglu,    add_scaled,     configure_tiles, release_tiles};
+const QuantKernels quant_amx = {quantize_row,  quantize_pieces, dot_tiles,       unpack_span<0>,
+                                product_tiles, product_while,   multiply_all,    swiglu,
+                                add_scaled,    add_rows,        configure_tiles, release_tiles};
 
 }  // namespace sinew
 #endif

@@ -29,7 +29,7 @@ TiledBatch take_tiles(Workspace::Frame& frame, index_t tokens, index_t cols) {
 
 void TiledBatch::put(index_t span, index_t place, const std::int8_t* from, float factor,
                      std::int32_t sum) const {
-  std::int8_t* const to = at(span, place / 16) + place % 16 * 64;
+  std::int8_t* const to = row(span, place);
   for (index_t step = 0; step < steps(span); ++step) std::memcpy(to + step * 1024, from + step * 64, 64);
   scale[span * groups() * 16 + place] = factor;
   sums[span * groups() * 16 + place] = sum;

@@ -35,6 +35,8 @@ struct TiledBatch {
   std::int8_t* at(index_t span, index_t group) const {
     return q + (span * groups() * (kSpan / 64) + group * steps(span)) * 1024;
   }
+  // Where row `place` of a span begins, 64 columns of 1024 bytes.
+  std::int8_t* row(index_t span, index_t place) const { return at(span, place / 16) + place % 16 * 64; }
   // Row `place` in span `span` from one token's span.
   void put(index_t span, index_t place, const std::int8_t* from, float factor, std::int32_t sum) const;
   void clear(index_t span, index_t place) const;

@@ -7,6 +7,7 @@
 #include "base/error.hpp"
 #include "base/index.hpp"
 #include "base/team.hpp"
+#include "base/threads.hpp"
 #include "kernels/quant_slices.hpp"
 #include "kernels/quant_stream.hpp"
 #include "kernels/unit_list.hpp"
@@ -23,14 +24,13 @@ struct Network {
   // Of few rows:
   QuantBatch act{};
   float *h = nullptr, *up = nullptr;  // [count, width]: silu(gate) * up, up
+  float* out = nullptr;               // [count, hidden]
   // Of many:
   TiledBatch tiled_x{}, tiled_act{};
-  float* out = nullptr;  // results: few [count, hidden], many [hidden / 32][16 * groups()][32]
 
   std::int32_t token(index_t i) const { return tokens != nullptr ? tokens[i] : static_cast<std::int32_t>(i); }
   bool few() const { return count <= kFewTokens; }
   index_t groups() const { return units(count, 16); }
-  index_t piece() const { return few() ? kSliceRows : groups() * 16 * kSliceRows; }  // next 32 of a result
 };
 
 struct Layer {
@@ -38,13 +38,13 @@ struct Layer {
   index_t tokens, hidden;
   QuantBatch x{};
   std::span<Network> networks{};
-  std::int32_t* offset = nullptr;  // [tokens + 1] into slots
+  // Results of networks with few rows:
   struct Slot {
     const float* x;
-    index_t piece;
     float factor;
   };
-  Slot* slots = nullptr;  // results of each token in the order of the networks
+  std::int32_t* offset = nullptr;  // [tokens + 1] into slots
+  Slot* slots = nullptr;           // of each token in the order of the networks
 };
 
 // body(network, unit) for every unit of every network, on the team.
@@ -99,21 +99,13 @@ void quantize_few(const Layer& l, const Network& n) {
 constexpr index_t kSpanSlices = kSpan / kSliceRows;
 
 // A span of the activations in 8 bits: h [slices][16 * groups][32].
-void quantize_span(const Layer& l, const Network& n, index_t span, const float* h, index_t columns) {
-  const index_t places = n.groups() * 16;
-  alignas(64) float row[kSpan] = {};
-  alignas(64) std::int8_t q[kSpan];
-  std::int32_t sums[kSpan / 16];
-  float scale = 0, pairs[kSpan / 32];
-  for (index_t t = 0; t < n.count; ++t) {
-    for (index_t c = 0; c < columns; c += kSliceRows)
-      std::memcpy(row + c, h + c * places + t * kSliceRows, kSliceRows * sizeof(float));
-    l.kernels.quantize_row(row, columns, {q, &scale, sums, pairs});
-    std::int32_t sum = 0;
-    for (index_t i = 0; i < padded_cols(columns) / 16; ++i) sum += sums[i];
-    n.tiled_act.put(span, t, q, scale, sum);
-  }
-  for (index_t t = n.count; t < places; ++t) n.tiled_act.clear(span, t);
+void quantize_span(const Layer& l, const Network& n, index_t span, const float* h, index_t slices) {
+  const index_t places = n.groups() * 16, first = span * places;
+  const TiledBatch& out = n.tiled_act;
+  for (index_t t = 0; t < n.count; ++t)
+    l.kernels.quantize_pieces(h + t * kSliceRows, places * kSliceRows, slices, out.row(span, t),
+                              &out.scale[first + t], &out.sums[first + t]);
+  for (index_t t = n.count; t < places; ++t) out.clear(span, t);
 }
 
 // The first slices that a task reads.
@@ -148,22 +140,7 @@ void gate_up(const Layer& l, const Network& n, index_t span, const Coming& after
       l.kernels.swiglu(gate + g * 16 * kSliceRows, up, tokens * kSliceRows);
     });
   }
-  quantize_span(l, n, span, h, columns);
-}
-
-// Rows 256 unit .. of down for a network with many rows: out.
-void down(const Layer& l, const Network& n, index_t unit, const Coming& after) {
-  const index_t slices = units(std::min(kSpan, l.hidden - unit * kSpan), kSliceRows);
-  Workspace::Frame frame(thread_workspace());
-  SliceJob job(frame, n.width);
-  job.keep_acc = true;
-  for (index_t i = 0; i < slices; ++i) {
-    const index_t slice = unit * kSpanSlices + i;
-    job.slice = {&n.w->down, slice};
-    job.acc = n.out + slice * n.piece();
-    job.coming = i + 1 < slices ? Slice{&n.w->down, slice + 1} : after.first;
-    multiply_slices(l.kernels, n.tiled_act, {&job, 1}, [](index_t, index_t) {});
-  }
+  quantize_span(l, n, span, h, slices);
 }
 
 // body(network, unit, what the same thread reads then) for every unit of the networks with many rows.
@@ -181,23 +158,84 @@ void each_many(const Layer& l, const Units& units_of, const First& first_of, con
   });
 }
 
-// Where each token's results will be.
+// The next network with many rows from `at` on; null: none.
+const Network* next_many(const Layer& l, const Network* at) {
+  const Network* const end = l.networks.data() + l.networks.size();
+  while (at != end && (at->few() || at->count == 0)) ++at;
+  return at != end ? at : nullptr;
+}
+
+// Slices of down that a thread makes of all networks before it goes on: their sums stay in its cache. Fewer
+// where that keeps more threads busy.
+index_t slices_at_once(index_t all) {
+  const index_t threads = default_threads();
+  index_t n = kSpanSlices;
+  while (n > 1 && units(all, n) % threads != 0 && units(all, n) < 4 * threads) n /= 2;
+  return n;
+}
+
+// sums [tokens, columns] += slices [first, first + count) of down of one network.
+void down(const Layer& l, const Network& n, index_t first, index_t count, const Slice& after, float* sums,
+          index_t columns) {
+  Workspace::Frame frame(thread_workspace());
+  SliceJob job(frame, n.width);
+  alignas(64) float acc[kGroupsHeld * 16 * kSliceRows];
+  job.acc = acc;
+  for (index_t i = 0; i < count; ++i) {
+    job.slice = {&n.w->down, first + i};
+    job.coming = i + 1 < count ? Slice{&n.w->down, first + i + 1} : after;
+    multiply_slices(l.kernels, n.tiled_act, {&job, 1}, [&](index_t g, index_t held) {
+      const index_t row = g * 16, rows = std::min(held * 16, n.count - row);
+      const bool all = n.tokens == nullptr;
+      l.kernels.add_rows(acc, all ? nullptr : n.tokens + row, n.factor != nullptr ? n.factor + row : nullptr,
+                         rows, sums + (all ? row * columns : 0) + i * kSliceRows, columns);
+    });
+  }
+}
+
+// Down of all networks with many rows, added to y.
+void down_many(const Layer& l, float* y, index_t ldy) {
+  const Network* const begin = next_many(l, l.networks.data());
+  if (begin == nullptr) return;
+  const index_t all = units(l.hidden, kSliceRows), step = slices_at_once(all);
+  chained_tasks(units(all, step), [&](index_t task, index_t next) {
+    const index_t first = task * step, count = std::min(step, all - first), columns = count * kSliceRows;
+    Workspace::Frame frame(thread_workspace());
+    float* const sums = frame.take<float>(size(l.tokens * columns));
+    std::memset(sums, 0, size(l.tokens * columns) * sizeof(float));
+    for (const Network* n = begin; n != nullptr;) {
+      const Network* const following = next_many(l, n + 1);
+      Slice after;
+      if (following != nullptr)
+        after = {&following->w->down, first};
+      else if (next >= 0)
+        after = {&begin->w->down, next * step};
+      down(l, *n, first, count, after, sums, columns);
+      n = following;
+    }
+    const index_t column = first * kSliceRows, used = std::min(columns, l.hidden - column);
+    for (index_t t = 0; t < l.tokens; ++t)
+      l.kernels.add_scaled(sums + t * columns, kSliceRows, 1.0F, used, y + t * ldy + column);
+  });
+}
+
+// Where each token's results of networks with few rows will be.
 void find_slots(Layer& l, Workspace::Frame& frame) {
   index_t used = 0;
-  for (const Network& n : l.networks) used += n.count;
+  for (const Network& n : l.networks) used += n.few() ? n.count : 0;
   l.offset = frame.take<std::int32_t>(size(l.tokens + 2)) + 1;
   l.slots = frame.take<Layer::Slot>(size(used));
   std::fill_n(l.offset - 1, l.tokens + 2, 0);
-  for (const Network& n : l.networks)
-    for (index_t i = 0; i < n.count; ++i) ++l.offset[n.token(i) + 1];
+  const auto each = [&](const auto& body) {
+    for (const Network& n : l.networks)
+      for (index_t i = 0; n.few() && i < n.count; ++i) body(n, i);
+  };
+  each([&](const Network& n, index_t i) { ++l.offset[n.token(i) + 1]; });
   for (index_t t = 0; t < l.tokens; ++t) l.offset[t + 1] += l.offset[t];
   // Filling moves each token's start to its end: then all starts stand one place further down.
-  for (const Network& n : l.networks)
-    for (index_t i = 0; i < n.count; ++i) {
-      const std::int32_t at = l.offset[n.token(i)]++;
-      l.slots[at] = {n.out + i * (n.few() ? l.hidden : kSliceRows), n.piece(),
-                     n.factor != nullptr ? n.factor[i] : 1.0F};
-    }
+  each([&](const Network& n, index_t i) {
+    l.slots[l.offset[n.token(i)]++] = {n.out + i * l.hidden, n.factor != nullptr ? n.factor[i] : 1.0F};
+  });
   --l.offset;
 }
 
@@ -218,7 +256,6 @@ void set_up(Layer& l, std::span<const QuantExpertWork> work, Workspace::Frame& f
       n.up = frame.take<float>(size(n.count * n.width));
       continue;
     }
-    n.out = frame.take<float>(size(units(l.hidden, kSliceRows) * n.piece()));
     n.tiled_x = take_tiles(frame, n.count, l.hidden);
     n.tiled_act = take_tiles(frame, n.count, n.width);
   }
@@ -255,16 +292,11 @@ void quant_experts(Isa isa, const float* x, index_t ld, index_t tokens, std::spa
   each_many(
       l, [](const Network& n) { return spans(n.width); }, first_of_gate_up,
       [&](const Network& n, index_t span, const Coming& after) { gate_up(l, n, span, after); });
-  each_many(
-      l, [&](const Network&) { return units(hidden, kSpan); },
-      [](const Network& n, index_t unit) {
-        return Coming{{&n.w->down, unit * kSpanSlices}, {}};
-      },
-      [&](const Network& n, index_t unit, const Coming& after) { down(l, n, unit, after); });
   parallel_tasks(tokens, [&](index_t t) {
     for (std::int32_t i = l.offset[t]; i < l.offset[t + 1]; ++i)
-      kernels->add_scaled(l.slots[i].x, l.slots[i].piece, l.slots[i].factor, hidden, y + t * ldy);
+      kernels->add_scaled(l.slots[i].x, kSliceRows, l.slots[i].factor, hidden, y + t * ldy);
   });
+  down_many(l, y, ldy);
 }
 
 }  // namespace sinew

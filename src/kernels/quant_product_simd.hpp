@@ -110,8 +110,9 @@ void no_tiles() {}
 
 // `Flip`: 128 where products want codes plus 128, 0 where they want them signed.
 template <int Flip>
-constexpr QuantKernels kVectorProducts{quantize_row, dot_tiles, unpack_span<Flip>, product,  nullptr,
-                                       multiply,     swiglu,    add_scaled,        no_tiles, no_tiles};
+constexpr QuantKernels kVectorProducts{quantize_row, quantize_pieces, dot_tiles, unpack_span<Flip>,
+                                       product,      nullptr,         multiply,  swiglu,
+                                       add_scaled,   add_rows,        no_tiles,  no_tiles};
 
 }  // namespace
 }  // namespace sinew

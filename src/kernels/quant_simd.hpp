@@ -387,6 +387,31 @@ void quantize_row(const float* x, index_t cols, const QuantRow& out) {
   for (index_t i = cols / 32; i < padded_cols(cols) / 32; ++i) out.pairs[i] = 0;
 }
 
+void quantize_pieces(const float* x, index_t piece, index_t pieces, std::int8_t* out, float* scale,
+                     std::int32_t* sum) {
+  constexpr int V = 32 / W;  // vectors of a piece
+  Vf most[V] = {};
+  for (index_t p = 0; p < pieces; ++p)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) most[v] = maximum(most[v], absolute(load(x + p * piece + v * W)));
+  for (int v = 1; v < V; ++v) most[0] = maximum(most[0], most[v]);
+  const float peak = largest(most[0]), inverse = peak > 0 ? 127.0F / peak : 0;
+  *scale = peak / 127.0F;
+  Vi total[V] = {};
+  for (index_t p = 0; p < pieces; ++p)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) {
+      const Vi codes = nearest(load(x + p * piece + v * W) * inverse);
+      total[v] += codes;
+      store_bytes(out + p / 2 * 1024 + p % 2 * 32 + v * W, codes);
+    }
+  if (pieces % 2 != 0) __builtin_memset(out + pieces / 2 * 1024 + 32, 0, 32);
+  for (int v = 1; v < V; ++v) total[0] += total[v];
+  std::int32_t all = 0;
+  for (int i = 0; i < W; ++i) all += total[0][i];
+  *sum = all;
+}
+
 void swiglu(float* gate, const float* up, index_t n) {  // n: a multiple of 16
   for (index_t i = 0; i < n; i += W) {
     const Vf g = load(gate + i);
@@ -397,6 +422,15 @@ void swiglu(float* gate, const float* up, index_t n) {  // n: a multiple of 16
 void add_scaled(const float* x, index_t piece, float factor, index_t n, float* y) {  // n: a multiple of 16
   for (index_t c = 0; c < n; c += 32, x += piece)
     for (index_t i = c; i < n && i < c + 32; i += W) store(y + i, load(y + i) + load(x + i - c) * factor);
+}
+
+void add_rows(const float* x, const std::int32_t* row, const float* factor, index_t n, float* y, index_t ld) {
+  for (index_t i = 0; i < n; ++i, x += 32) {
+    float* const to = y + (row != nullptr ? row[i] : i) * ld;
+    const float f = factor != nullptr ? factor[i] : 1.0F;
+#pragma GCC unroll 8
+    for (int v = 0; v < 32; v += W) store(to + v, load(to + v) + load(x + v) * f);
+  }
 }
 
 }  // namespace

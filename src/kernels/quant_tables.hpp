@@ -44,6 +44,10 @@ struct SpanToUnpack {
 
 struct QuantKernels {
   void (*quantize_row)(const float* x, index_t cols, const QuantRow& out);
+  // A span of one token for products of many: x in pieces of 32 numbers, `piece` apart, to steps of 64
+  // columns 1024 bytes apart, their scale and the sum of all.
+  void (*quantize_pieces)(const float* x, index_t piece, index_t count, std::int8_t* out, float* scale,
+                          std::int32_t* sum);
   // out [tokens, 16 * tiles] (row stride ld_out) = products of up to 4 tokens with tiles that lie one after
   // another. `next`: what this thread will read then, fetched ahead (null: what follows in memory).
   void (*dot_tiles)(BlockFormat format, const std::byte* tiles, index_t tile_count, index_t cols,
@@ -73,6 +77,9 @@ struct QuantKernels {
   void (*swiglu)(float* gate, const float* up, index_t n);
   // y += factor * x; x in pieces of 32 numbers, `piece` apart.
   void (*add_scaled)(const float* x, index_t piece, float factor, index_t n, float* y);
+  // y [row[i], 32] += factor[i] * x [i, 32] for all i < n; rows `ld` apart. Null: rows 0, 1, ..; factor 1.
+  void (*add_rows)(const float* x, const std::int32_t* row, const float* factor, index_t n, float* y,
+                   index_t ld);
   void (*begin)();  // around product() on a thread: tile registers
   void (*end)();
 };
