@@ -116,28 +116,36 @@ Coming first_of_gate_up(const Network& n, index_t span) {
   return {{&n.w->gate, span * kSpanSlices}, {&n.w->up, span * kSpanSlices}};
 }
 
+// Tokens that fill more than one lot meet several slices at once, so that the tokens, more than caches hold,
+// go by less often.
+index_t jobs_at_once(const Network& n) { return n.groups() > kGroupsHeld ? kMostJobs : 1; }
+constexpr index_t kPiece = kGroupsHeld * 16 * kSliceRows;  // of sums
+
 // Span `span` of the activations of a network with many rows: gate, up, silu(gate) * up in 8 bits.
 void gate_up(const Layer& l, const Network& n, index_t span, const Coming& after) {
   const index_t columns = std::min(kSpan, n.width - span * kSpan), slices = units(columns, kSliceRows);
-  const index_t places = n.groups() * 16;
+  const index_t places = n.groups() * 16, at_once = std::max<index_t>(1, jobs_at_once(n) / 2);
   Workspace::Frame frame(thread_workspace());
-  SliceJob jobs[2] = {{frame, l.hidden}, {frame, l.hidden}};
+  SliceJob* const jobs = take_jobs(frame, l.hidden, 2 * at_once);
   float* const h = frame.take<float>(size(slices * places * kSliceRows));
-  alignas(64) float up[kGroupsHeld * 16 * kSliceRows];
-  jobs[0].keep_acc = true;
-  jobs[1].acc = up;
-  for (index_t i = 0; i < slices; ++i) {
-    const index_t slice = span * kSpanSlices + i;
+  alignas(64) float up[kMostJobs / 2 * kPiece];
+  for (index_t i = 0; i < slices; i += at_once) {
+    const index_t first = span * kSpanSlices + i, count = std::min(at_once, slices - i), next = i + at_once;
     float* const gate = h + i * places * kSliceRows;
-    const bool last = i + 1 == slices;
-    jobs[0].slice = {&n.w->gate, slice};
-    jobs[0].coming = last ? after.first : Slice{&n.w->gate, slice + 1};
-    jobs[0].acc = gate;
-    jobs[1].slice = {&n.w->up, slice};
-    jobs[1].coming = last ? after.second : Slice{&n.w->up, slice + 1};
-    multiply_slices(l.kernels, n.tiled_x, jobs, [&](index_t g, index_t held) {
+    for (index_t j = 0; j < count; ++j) {
+      SliceJob &one = jobs[2 * j], &two = jobs[2 * j + 1];
+      one.slice = {&n.w->gate, first + j};
+      two.slice = {&n.w->up, first + j};
+      one.coming = next < slices ? one.slice.after(at_once) : after.first.after(j);
+      two.coming = next < slices ? two.slice.after(at_once) : after.second.after(j);
+      one.acc = gate + j * places * kSliceRows;
+      one.keep_acc = true;
+      two.acc = up + j * kPiece;
+    }
+    multiply_slices(l.kernels, n.tiled_x, {jobs, size(2 * count)}, [&](index_t g, index_t held) {
       const index_t tokens = std::min(held * 16, n.count - g * 16);
-      l.kernels.swiglu(gate + g * 16 * kSliceRows, up, tokens * kSliceRows);
+      for (index_t j = 0; j < count; ++j)
+        l.kernels.swiglu(gate + (j * places + g * 16) * kSliceRows, up + j * kPiece, tokens * kSliceRows);
     });
   }
   quantize_span(l, n, span, h, slices);
@@ -174,21 +182,28 @@ index_t slices_at_once(index_t all) {
   return n;
 }
 
-// sums [tokens, columns] += slices [first, first + count) of down of one network.
-void down(const Layer& l, const Network& n, index_t first, index_t count, const Slice& after, float* sums,
+// sums [tokens, columns] += slices [first, first + slices) of down of one network.
+void down(const Layer& l, const Network& n, index_t first, index_t slices, const Slice& after, float* sums,
           index_t columns) {
+  const index_t at_once = jobs_at_once(n);
   Workspace::Frame frame(thread_workspace());
-  SliceJob job(frame, n.width);
-  alignas(64) float acc[kGroupsHeld * 16 * kSliceRows];
-  job.acc = acc;
-  for (index_t i = 0; i < count; ++i) {
-    job.slice = {&n.w->down, first + i};
-    job.coming = i + 1 < count ? Slice{&n.w->down, first + i + 1} : after;
-    multiply_slices(l.kernels, n.tiled_act, {&job, 1}, [&](index_t g, index_t held) {
+  SliceJob* const jobs = take_jobs(frame, n.width, at_once);
+  alignas(64) float acc[kMostJobs * kPiece];
+  for (index_t i = 0; i < slices; i += at_once) {
+    const index_t count = std::min(at_once, slices - i), next = i + at_once;
+    for (index_t j = 0; j < count; ++j) {
+      jobs[j].slice = {&n.w->down, first + i + j};
+      jobs[j].coming = next < slices ? jobs[j].slice.after(at_once) : after.after(j);
+      jobs[j].acc = acc + j * kPiece;
+    }
+    multiply_slices(l.kernels, n.tiled_act, {jobs, size(count)}, [&](index_t g, index_t held) {
       const index_t row = g * 16, rows = std::min(held * 16, n.count - row);
       const bool all = n.tokens == nullptr;
-      l.kernels.add_rows(acc, all ? nullptr : n.tokens + row, n.factor != nullptr ? n.factor + row : nullptr,
-                         rows, sums + (all ? row * columns : 0) + i * kSliceRows, columns);
+      float* const to = sums + (all ? row * columns : 0) + i * kSliceRows;
+      for (index_t j = 0; j < count; ++j)
+        l.kernels.add_rows(acc + j * kPiece, all ? nullptr : n.tokens + row,
+                           n.factor != nullptr ? n.factor + row : nullptr, rows, to + j * kSliceRows,
+                           columns);
     });
   }
 }

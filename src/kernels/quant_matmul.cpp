@@ -28,11 +28,6 @@ void copy_out(const float* from, const float* bias, index_t columns, float* to) 
 constexpr index_t kTaskSlices = kMostJobs;  // of a task of many tokens
 index_t slices(const PackedMatrix& w) { return units(w.rows, kSliceRows); }
 
-// Slice `index` of w, or nothing.
-Slice slice_of(const PackedMatrix* w, index_t index) {
-  return w != nullptr && index < slices(*w) ? Slice{w, index} : Slice{};
-}
-
 // One task: slices [first, first + kTaskSlices) of one product. Tokens that fill more than one lot meet all
 // of them at once: then a token's results are stored in runs of 512 bytes instead of 128, which took a third
 // of the time of tile products of 512 tokens. For fewer, sums of one slice leave more room in the near cache.
@@ -40,8 +35,7 @@ void many_tokens(const QuantKernels& kernels, const TiledBatch& x, index_t token
                  index_t first, const Slice& after) {
   constexpr index_t kPiece = kGroupsHeld * 16 * kSliceRows;
   Workspace::Frame frame(thread_workspace());
-  SliceJob jobs[] = {{frame, x.cols}, {frame, x.cols}, {frame, x.cols}, {frame, x.cols}};
-  static_assert(std::size(jobs) == kMostJobs);
+  SliceJob* const jobs = take_jobs(frame, x.cols, kMostJobs);
   alignas(64) float acc[kMostJobs * kPiece];
   const index_t at_once = x.groups() > kGroupsHeld ? kTaskSlices : 1;
   const index_t end = std::min(first + kTaskSlices, slices(*p.w));
@@ -50,7 +44,7 @@ void many_tokens(const QuantKernels& kernels, const TiledBatch& x, index_t token
     for (index_t j = 0; j < count; ++j) {
       jobs[j].slice = {p.w, begin + j};
       jobs[j].acc = acc + j * kPiece;
-      jobs[j].coming = next < end ? slice_of(p.w, next + j) : slice_of(after.w, after.index + j);
+      jobs[j].coming = next < end ? jobs[j].slice.after(at_once) : after.after(j);
     }
     multiply_slices(kernels, x, {jobs, size(count)}, [&](index_t g, index_t held) {
       for (index_t t = g * 16; t < std::min(tokens, (g + held) * 16); ++t)

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <new>
 #include <span>
 
 #include "kernels/chained_tasks.hpp"
@@ -24,6 +25,10 @@ struct Slice {
   index_t rows() const { return std::min(kSliceRows, w->rows - index * kSliceRows); }
   index_t tiles() const { return (rows() + kPackedRows - 1) / kPackedRows; }
   const std::byte* data() const { return w->data + 2 * index * tile_bytes(); }
+  // The n-th after this one, or nothing.
+  Slice after(index_t n) const {
+    return w != nullptr && (index + n) * kSliceRows < w->rows ? Slice{w, index + n} : Slice{};
+  }
 };
 
 // One slice at work: unpacked span by span as the first tokens need it, and kept for the others.
@@ -39,6 +44,12 @@ struct SliceJob {
   std::int8_t* codes;     // [spans][2][16 * kSpan]
   float* scale;           // [spans][32]
 };
+
+inline SliceJob* take_jobs(Workspace::Frame& frame, index_t cols, index_t count) {
+  auto* const jobs = frame.take<SliceJob>(static_cast<std::size_t>(count));
+  for (index_t i = 0; i < count; ++i) new (jobs + i) SliceJob(frame, cols);
+  return jobs;
+}
 
 namespace detail {
 index_t multiply_first(const QuantKernels& kernels, const TiledBatch& x, std::span<SliceJob> jobs);
