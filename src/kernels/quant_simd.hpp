@@ -261,7 +261,9 @@ struct SpanUnpacker {
     for (index_t g = 0; g < count; g += Fm::group) {
       const Scales s = scales[g / Fm::group];
       const Vi rounded = nearest(s.scale * inverse);
-      group[g / Fm::group] = {twice(rounded), twice(rounded * Fm::bias + nearest(s.minimum * inverse) - 128)};
+      // 128: rounding, since what lies below 8 bits is cut off; Flip: 128 more in 8 bits.
+      const Vi less = rounded * Fm::bias + nearest(s.minimum * inverse) - 128 - Flip * 256;
+      group[g / Fm::group] = {twice(rounded), twice(less)};
     }
   }
 
@@ -269,7 +271,6 @@ struct SpanUnpacker {
   template <unsigned Part>
   [[gnu::always_inline]] void half_chunk(std::size_t n) const {
     if (static_cast<index_t>(n * 32) >= count) return;
-    constexpr int flip = Flip * 0x0101;
     Vw w[8];
     const std::byte* const chunk = packed + n * static_cast<std::size_t>(layout.chunk_bytes());
     load_codes<F>(chunk, h, w);
@@ -286,7 +287,7 @@ struct SpanUnpacker {
       }
       even = even * factor - less;
       odd = odd * factor - less;
-      const Vw both = ((even >> 8) | (odd & 0xff00)) ^ splat16(flip);
+      const Vw both = (even >> 8) | (odd & 0xff00);
       __builtin_memcpy(to + v * 64, &both, sizeof both);
     }
   }
