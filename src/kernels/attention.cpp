@@ -25,7 +25,6 @@ void forward_head(const Core<T>& c, const Packed<T>& p, const HeadTask& task, co
     for (index_t key = first; key < end; key += kTile)
       c.scores.block(left.a, left.lda, rows, p.keys_transposed + key / kTile * panel, c.key_k, scores + key,
                      ld, false);
-    std::int32_t index[kTile];
     float inverse[kTile], top = 0;
     for (index_t r = 0; r < rows; ++r) {
       const index_t t = t0 + r;
@@ -37,14 +36,18 @@ void forward_head(const Core<T>& c, const Packed<T>& p, const HeadTask& task, co
                                documents != nullptr ? documents[t] : 0, weights + r * ld + first, &top);
       lse[t] = top + std::log(sum);
       inverse[r] = 1 / sum;
-      index[r] = static_cast<std::int32_t>(r);
     }
     alignas(64) float tile[kTile * kTile];
     for (index_t i = 0; i < c.value_panels(); ++i) {
       c.gemm.block(weights + first, ld, rows, p.values + i * c.tokens * kTile + first * kTile, end - first,
                    tile, kTile, false);
-      c.vector.scatter(tile, rows, std::min(kTile, s.value - i * kTile), index, inverse,
-                       out.at(row * s.tokens + t0, head) + i * kTile, out.token, false);
+      const TileWork<T> store{.kind = TileWork<T>::Kind::rows,
+                              .columns = std::min(kTile, s.value - i * kTile),
+                              .tile = tile,
+                              .weight = inverse,
+                              .out = out.at(row * s.tokens + t0, head) + i * kTile,
+                              .ld = out.token};
+      c.vector.work(store)(store, 0, rows);
     }
   }
 }

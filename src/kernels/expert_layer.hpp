@@ -10,8 +10,7 @@
 #include "base/loop_threads.hpp"
 #include "base/threads.hpp"
 #include "kernels/experts.hpp"
-#include "kernels/vector.hpp"
-#include "kernels/workspace.hpp"
+#include "kernels/tile_pipeline.hpp"
 
 namespace sinew {
 namespace {
@@ -150,28 +149,6 @@ void gather(const T* source, index_t ld, const std::int32_t* index, index_t rows
   }
 }
 
-template <class T>
-constexpr index_t kLine = 64 / static_cast<index_t>(sizeof(T));
-
-// Rows at places only the router knows are asked for before they are needed, a few at each product.
-template <class T>
-void prefetch_row(const T* base, index_t ld, index_t row) {
-  for (index_t i = 0; i < ld; i += kLine<T>) __builtin_prefetch(base + row * ld + i, 0, 2);
-}
-// Columns [column, column + kTile) of rows that are about to be written.
-template <class T>
-void prefetch_columns(const T* base, index_t ld, index_t column, const std::int32_t* index, index_t rows) {
-  if (column >= ld) return;
-  for (index_t r = 0; r < rows; ++r)
-    for (index_t i = 0; i < kTile; i += kLine<T>) __builtin_prefetch(base + index[r] * ld + column + i, 1, 3);
-}
-// The share of step `i` of `steps` in asking for the rows of the next block of `source`.
-template <class T>
-void prefetch_next(const T* source, index_t ld, const std::int32_t* next, index_t rows, index_t i,
-                   index_t steps) {
-  for (index_t r = i * rows / steps; r < (i + 1) * rows / steps; ++r) prefetch_row(source, ld, next[r]);
-}
-
 // One block of rows: what block() gets is never read beyond 32 rows.
 struct RowBlock {
   index_t first, rows;  // in the sorted order
@@ -193,6 +170,22 @@ RowBlock row_block(const ExpertRows& rows, index_t first, index_t end, const flo
   for (index_t r = 0; r < b.rows && weight != nullptr; ++r) b.weight[r] = weight[b.slots[r]];
   if (weight != nullptr) b.weights = b.weight;
   return b;
+}
+
+// A tile of results on their way to the slots of a block's rows: columns of panel p, times `weights` (or
+// null).
+template <class T>
+TileWork<T> slot_columns(const Layer<T>& layer, const RowBlock& b, const float* tile, const float* weights,
+                         T* slots, index_t p) {
+  return {.kind = TileWork<T>::Kind::rows,
+          .rows = b.rows,
+          .columns = std::min(kTile, layer.hidden - p * kTile),
+          .tile = tile,
+          .weight = weights,
+          .past = layer.past,
+          .out = slots + p * kTile,
+          .ld = layer.hidden,
+          .index = b.slots};
 }
 
 // A part of an expert's rows, [begin, end), and its weights. Where `whole` is set it is all of a small

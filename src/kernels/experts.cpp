@@ -16,33 +16,38 @@ struct Forward {
 
 // Gate and up products of one block, their panels [p0, p1); act [32, wide].
 template <class T>
-void gate_and_up(const Layer<T>& layer, const Panels<T>& panels, const RowBlock& b, const T* x,
-                 const Left<T>& left, T* act, T* saved, index_t p0, index_t p1) {
-  alignas(64) float gate[kTile * kTile], up[kTile * kTile];
+void gate_and_up(const Layer<T>& layer, const Panels<T>& panels, const RowBlock& b, const Left<T>& left,
+                 T* act, T* saved, index_t p0, index_t p1, TilePipeline<T>& tiles) {
   const index_t k = padded_k<T>(layer.hidden), panel = layer.gemm.panel_size(k);
   for (index_t p = p0; p < p1; ++p) {
-    layer.gemm.block(left.a, left.lda, b.rows, panels.first + p * panel, k, gate, kTile, false);
-    prefetch_next(x, layer.hidden, b.tokens + b.rows, b.next, p, layer.width_panels());
-    layer.gemm.block(left.a, left.lda, b.rows, panels.second + p * panel, k, up, kTile, false);
+    const float* const gate = tiles.multiply(left.a, left.lda, b.rows, panels.first + p * panel, k);
+    const float* const up = tiles.multiply(left.a, left.lda, b.rows, panels.second + p * panel, k);
     T* const h = saved_tile(saved, b.rows, p);
-    layer.vector.swiglu_forward(gate, up, b.rows, kTile, h, h + b.rows * kTile, kTile, act + p * kTile,
-                                layer.wide, layer.past);
+    tiles.then({.kind = TileWork<T>::Kind::swiglu,
+                .rows = b.rows,
+                .columns = kTile,
+                .tile = gate,
+                .up_tile = up,
+                .past = layer.past,
+                .gate = h,
+                .up = h + b.rows * kTile,
+                .act = act + p * kTile,
+                .ld_act = layer.wide},
+               2);
   }
+  tiles.finish();
 }
 
 // The down product of one block, its panels [p0, p1).
 template <class T>
 void down(const Layer<T>& layer, const Panels<T>& panels, const RowBlock& b, const Left<T>& act, T* slots,
-          index_t p0, index_t p1) {
-  alignas(64) float tile[kTile * kTile];
-  const index_t wide = layer.wide, hidden = layer.hidden, panel = layer.gemm.panel_size(wide);
-  if (!layer.past) prefetch_columns(slots, hidden, p0 * kTile, b.slots, b.rows);
+          index_t p0, index_t p1, TilePipeline<T>& tiles) {
+  const index_t wide = layer.wide, panel = layer.gemm.panel_size(wide);
   for (index_t p = p0; p < p1; ++p) {
-    if (!layer.past) prefetch_columns(slots, hidden, (p + 1) * kTile, b.slots, b.rows);
-    layer.gemm.block(act.a, act.lda, b.rows, panels.third + p * panel, wide, tile, kTile, false);
-    layer.vector.scatter(tile, b.rows, std::min(kTile, hidden - p * kTile), b.slots, b.weights,
-                         slots + p * kTile, hidden, layer.past);
+    const float* const tile = tiles.multiply(act.a, act.lda, b.rows, panels.third + p * panel, wide);
+    tiles.then(slot_columns(layer, b, tile, b.weights, slots, p));
   }
+  tiles.finish();
 }
 
 template <class T>
@@ -53,6 +58,7 @@ void forward_part(const Layer<T>& layer, const Part<T>& part, const Forward<T>& 
   T* const act = own.take<T>(size(round_up(step, kTile) * wide));
   T* const made = own.take<T>(size(layer.gemm.left_size(std::max(k, wide))));
   T* const scrap = to.saved == nullptr ? own.take<T>(size(expert_saved_size(layer.weights, kTile))) : nullptr;
+  TilePipeline<T> tiles(layer.gemm, layer.vector, own);
   if (part.whole) pack_expert(layer, part.expert, part.panels, 0, 2);
   for (index_t first = part.begin; first < part.end; first += step) {
     const index_t last = std::min(part.end, first + step);
@@ -64,8 +70,9 @@ void forward_part(const Layer<T>& layer, const Part<T>& part, const Forward<T>& 
         else
           b.next = 0;
         T* const saved = to.saved == nullptr ? scrap : to.saved + expert_saved_size(layer.weights, r);
-        gate_and_up(layer, part.panels, b, to.x, layer.gemm.left(x + (r - first) * k, k, b.rows, k, made),
-                    act + (r - first) * wide, saved, p0, p1);
+        tiles.ask(to.x, layer.hidden, b.tokens + b.rows, b.next, layer.hidden, layer.panels());
+        gate_and_up(layer, part.panels, b, layer.gemm.left(x + (r - first) * k, k, b.rows, k, made),
+                    act + (r - first) * wide, saved, p0, p1, tiles);
       }
     });
     if (part.whole && first == part.begin) pack_expert(layer, part.expert, part.panels, 2, 3);
@@ -73,7 +80,7 @@ void forward_part(const Layer<T>& layer, const Part<T>& part, const Forward<T>& 
       for (index_t r = first; r < last; r += kTile) {
         const RowBlock b = row_block(layer.rows, r, part.end, to.weight);
         const T* const rows = act + (r - first) * wide;
-        down(layer, part.panels, b, layer.gemm.left(rows, wide, b.rows, wide, made), to.slots, p0, p1);
+        down(layer, part.panels, b, layer.gemm.left(rows, wide, b.rows, wide, made), to.slots, p0, p1, tiles);
       }
     });
   }

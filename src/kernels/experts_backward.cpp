@@ -20,37 +20,45 @@ struct Backward {
 // dot [32] grows by what these panels give of the weights' gradients.
 template <class T>
 void backward_hidden(const Layer<T>& layer, const Panels<T>& panels, const RowBlock& b, const Backward<T>& to,
-                     const Left<T>& dy, T* d_h, T* act, float* dot, index_t p0, index_t p1) {
-  alignas(64) float tile[kTile * kTile];
+                     const Left<T>& dy, T* d_h, T* act, float* dot, index_t p0, index_t p1,
+                     TilePipeline<T>& tiles) {
   const index_t k = padded_k<T>(layer.hidden), wide = layer.wide;
-  const T* const saved = to.saved + b.first * 2 * wide;
+  T* const saved = const_cast<T*>(to.saved) + b.first * 2 * wide;  // only read here
   for (index_t p = p0; p < p1; ++p) {
     const index_t c = p * kTile;
-    layer.gemm.block(dy.a, dy.lda, b.rows, panels.third + p * layer.gemm.panel_size(k), k, tile, kTile,
-                     false);
-    const T* const h = saved_tile(saved, b.rows, p);
-    for (index_t i = 0; i < 2 * b.rows * kTile; i += kLine<T>)  // the next tile
-      __builtin_prefetch(h + 2 * b.rows * kTile + i, 0, 2);
-    layer.vector.swiglu_backward(tile, b.rows, kTile, h, h + b.rows * kTile, kTile, b.weights, dot, d_h + c,
-                                 d_h + wide + c, 2 * wide, act + c, wide);
+    const float* const tile =
+        tiles.multiply(dy.a, dy.lda, b.rows, panels.third + p * layer.gemm.panel_size(k), k);
+    T* const h = saved_tile(saved, b.rows, p);
+    tiles.ask(h + 2 * b.rows * kTile, 0, nullptr, 1, 2 * b.rows * kTile, 1);  // the next tile
+    tiles.then({.kind = TileWork<T>::Kind::swiglu_backward,
+                .rows = b.rows,
+                .columns = kTile,
+                .tile = tile,
+                .weight = b.weights,
+                .gate = h,
+                .up = h + b.rows * kTile,
+                .act = act + c,
+                .ld_act = wide,
+                .dot = dot,
+                .d_gate = d_h + c,
+                .d_up = d_h + wide + c,
+                .ld_d = 2 * wide});
   }
+  tiles.finish();
 }
 
 // The gradient of one block's x, panels [p0, p1).
 template <class T>
 void backward_input(const Layer<T>& layer, const Panels<T>& panels, const RowBlock& b, const Backward<T>& to,
-                    const Left<T>& d_h, index_t p0, index_t p1) {
-  alignas(64) float tile[kTile * kTile];
+                    const Left<T>& d_h, index_t p0, index_t p1, TilePipeline<T>& tiles) {
   const index_t k = 2 * layer.wide, hidden = layer.hidden;
-  if (!layer.past) prefetch_columns(to.slots, hidden, p0 * kTile, b.slots, b.rows);
+  tiles.ask(to.dy, hidden, b.tokens + b.rows, b.next, hidden, p1 - p0);
   for (index_t p = p0; p < p1; ++p) {
-    if (!layer.past) prefetch_columns(to.slots, hidden, (p + 1) * kTile, b.slots, b.rows);
-    prefetch_next(to.dy, hidden, b.tokens + b.rows, b.next, p, layer.hidden_panels());
-    layer.gemm.block(d_h.a, d_h.lda, b.rows, panels.first + p * layer.gemm.panel_size(k), k, tile, kTile,
-                     false);
-    layer.vector.scatter(tile, b.rows, std::min(kTile, hidden - p * kTile), b.slots, nullptr,
-                         to.slots + p * kTile, hidden, layer.past);
+    const float* const tile =
+        tiles.multiply(d_h.a, d_h.lda, b.rows, panels.first + p * layer.gemm.panel_size(k), k);
+    tiles.then(slot_columns<T>(layer, b, tile, nullptr, to.slots, p));
   }
+  tiles.finish();
 }
 
 // d_h and act of row r stand at row place(r) of theirs. done(block, its rows of dy, d_h, act): when they are
@@ -63,6 +71,7 @@ void backward_part(const Layer<T>& layer, const Part<T>& part, const Backward<T>
   T* const dy = own.take<T>(size(round_up(step, kTile) * k));
   T* const made = own.take<T>(size(layer.gemm.left_size(std::max(k, 2 * wide))));
   float* const dots = own.take<float>(size(round_up(step, kTile)));
+  TilePipeline<T> tiles(layer.gemm, layer.vector, own);
   if (part.whole) pack_expert(layer, part.expert, part.panels, 2, 3);
   for (index_t first = part.begin; first < part.end; first += step) {
     const index_t last = std::min(part.end, first + step);
@@ -75,7 +84,7 @@ void backward_part(const Layer<T>& layer, const Part<T>& part, const Backward<T>
         float* const dot = dots + (r - first);
         if (p0 == 0) gather(to.dy, layer.hidden, b.tokens, b.rows, a);
         backward_hidden(layer, part.panels, b, to, layer.gemm.left(a, k, b.rows, k, made), d_h, act, dot, p0,
-                        p1);
+                        p1, tiles);
         if (p1 < layer.width_panels()) continue;
         for (index_t i = 0; i < b.rows && to.d_weight != nullptr; ++i) to.d_weight[b.slots[i]] = dot[i];
         done(b, a, d_h, act);
@@ -89,7 +98,7 @@ void backward_part(const Layer<T>& layer, const Part<T>& part, const Backward<T>
         if (step > kTile) b.next = 0;  // its rows have been here
         const T* const rows = to.d_h + place(r) * 2 * wide;
         backward_input(layer, part.panels, b, to, layer.gemm.left(rows, 2 * wide, b.rows, 2 * wide, made), p0,
-                       p1);
+                       p1, tiles);
       }
     });
   }
@@ -146,28 +155,39 @@ struct Extent {
 };
 
 // c [rows, columns] (+)= a [rows to whole tiles, k] * panels, of k only the first `depth`, in the pieces in
-// which matmul() sums. between(i, n): before block i of n is begun.
-template <class T, class Between>
+// which matmul() sums.
+template <class T>
 void weight_product(const Layer<T>& layer, const T* a, const T* panels, index_t k, index_t depth,
-                    index_t rows, index_t columns, float* c, bool accumulate, const Between& between) {
-  const index_t per_strip = (columns + kTile - 1) / kTile, blocks = (rows + kTile - 1) / kTile * per_strip;
-  const VectorKernels<float>& vector = vector_kernels<float>(layer.isa);
+                    index_t rows, index_t columns, float* c, bool accumulate, TilePipeline<T>& tiles) {
+  const index_t per_strip = (columns + kTile - 1) / kTile;
   Workspace::Frame frame(thread_workspace());
   T* const made = frame.take<T>(size(layer.gemm.left_size(k)));
-  const index_t piece = layer.gemm.depth, ld = depth > piece ? per_strip * kTile : kTile;
-  float* const sums = frame.take<float>(size(kTile * ld));  // of a strip, or of one block after another
+  const index_t piece = layer.gemm.depth;
+  // Where sums grow over the pieces: a strip, or `c` itself where they are added to that.
+  float* const strip = depth > piece ? frame.take<float>(size(kTile * per_strip * kTile)) : nullptr;
   const auto block = [&](const Left<T>& left, index_t r, index_t j, index_t i) {
     const Extent at(rows, columns, r, j);
-    float *const out = c + r * columns + j, *const sum = depth > piece ? sums + j : sums;
-    const T* const panel = panels + j / kTile * layer.gemm.panel_size(k) + i * layer.gemm.row;
+    float* const out = c + r * columns + j;
+    const T *const rows_of_a = left.at(i), *const panel = panels + j / kTile * layer.gemm.panel_size(k) +
+                                                          i * layer.gemm.row;
     const index_t deep = std::min(piece, depth - i);
     if (at.whole && accumulate)
-      return layer.gemm.block(left.at(i), left.lda, at.m, panel, deep, out, columns, true);
-    layer.gemm.block(left.at(i), left.lda, at.m, panel, deep, sum, ld, at.whole && i > 0);
-    if (!at.whole)
-      vector.store(sum, ld, at.m, at.n, out, columns, 1.0F, accumulate || i > 0);
-    else if (i + piece >= depth)
-      vector.store_past(sum, ld, at.m, at.n, out, columns);
+      return tiles.multiply(rows_of_a, left.lda, at.m, panel, deep, out, columns, true);
+    TileWork<T> store{.kind = TileWork<T>::Kind::sums,
+                      .rows = at.m,
+                      .columns = at.n,
+                      .past = true,
+                      .sums = out,
+                      .ld = columns};
+    if (strip == nullptr || !at.whole) {  // as matmul() sums blocks that are not whole: piece by piece
+      store.accumulate = accumulate || i > 0;
+      store.tile = tiles.multiply(rows_of_a, left.lda, at.m, panel, deep);
+      return tiles.then(store);
+    }
+    tiles.multiply(rows_of_a, left.lda, at.m, panel, deep, strip + j, per_strip * kTile, i > 0);
+    store.tile = strip + j;
+    store.ld_tile = per_strip * kTile;
+    if (i + piece >= depth) tiles.then(store);
   };
   // Block j of a strip is about to be begun: its place in C, and its share of the strip of `a` after this
   // one.
@@ -177,21 +197,20 @@ void weight_product(const Layer<T>& layer, const T* a, const T* panels, index_t 
       __builtin_prefetch(out + i * columns, 1, 3);
       __builtin_prefetch(out + i * columns + 16, 1, 3);
     }
-    const index_t strip = kTile * k, step = round_up(strip * kTile / columns, kLine<T>);
-    for (index_t i = j / kTile * step; i < std::min(strip, (j / kTile + 1) * step); i += kLine<T>)
-      __builtin_prefetch(a + r * k + strip + i, 0, 2);
+    const index_t of_strip = kTile * k, step = round_up(of_strip * kTile / columns, kLine<T>);
+    for (index_t i = j / kTile * step; i < std::min(of_strip, (j / kTile + 1) * step); i += kLine<T>)
+      __builtin_prefetch(a + r * k + of_strip + i, 0, 2);
   };
   for (index_t r = 0; r < rows; r += kTile) {
     const Left<T> left = layer.gemm.left(a + r * k, k, std::min(kTile, rows - r), k, made);
     for (index_t i = 0; i < depth; i += piece)
       for (index_t j = 0; j < columns; j += kTile) {
-        if (i == 0) {
-          ask_ahead(r, j);
-          between(r / kTile * per_strip + j / kTile, blocks);
-        }
+        if (i == 0) ask_ahead(r, j);
         block(left, r, j, i);
       }
+    if (strip != nullptr) tiles.finish();  // the next strip's sums take its place
   }
+  tiles.finish();
 }
 
 template <class T>
@@ -200,13 +219,14 @@ void small_weight_gradients(const Layer<T>& layer, Operands<T>& from, const T* x
   const index_t k = from.k, depth = from.depth, hidden = layer.hidden, width = layer.width,
                 rows = layer.count(e);
   const std::int32_t* const tokens = layer.rows.token_of.data() + layer.begin(e);
-  weight_product(layer, from.dy, from.act, k, depth, hidden, width, g.down[e], g.accumulate,
-                 [&](index_t i, index_t of) { prefetch_next(x, hidden, tokens, rows, i, of); });
+  Workspace::Frame frame(thread_workspace());
+  TilePipeline<T> tiles(layer.gemm, layer.vector, frame);
+  tiles.ask(x, hidden, tokens, rows, hidden, layer.hidden_panels() * layer.width_panels());
+  weight_product(layer, from.dy, from.act, k, depth, hidden, width, g.down[e], g.accumulate, tiles);
   from.pack_x(layer, x, tokens, rows);
-  const auto nothing = [](index_t, index_t) {};
-  weight_product(layer, from.d_h, from.x, k, depth, width, hidden, g.gate[e], g.accumulate, nothing);
+  weight_product(layer, from.d_h, from.x, k, depth, width, hidden, g.gate[e], g.accumulate, tiles);
   weight_product(layer, from.d_h + layer.wide * k, from.x, k, depth, width, hidden, g.up[e], g.accumulate,
-                 nothing);
+                 tiles);
 }
 
 // The three weight gradients of a big expert, or one without rows.

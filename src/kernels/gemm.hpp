@@ -39,6 +39,12 @@ struct Left {
   const T* at(index_t k) const { return a + k * step; }
 };
 
+// Other work, which a product calls for at each of its steps.
+struct Beside {
+  void (*step)(void* context);
+  void* context;
+};
+
 template <class T>
 struct GemmKernels {
   // Around the use of block() on a thread: the tile registers are configured, and given back.
@@ -64,6 +70,11 @@ struct GemmKernels {
   // Sums over a long k run in pieces of this many, in rising order, whatever the number of threads: what a
   // first-level cache holds of both operands where they are read more often than the sums.
   index_t depth = kDepth;
+  // block() beside other work, which may use vectors, `beside_steps` steps for 32 of k; null: nothing would
+  // be gained.
+  void (*block_beside)(const T* a, index_t lda, index_t rows, const T* panel, index_t k, float* c,
+                       index_t ldc, bool accumulate, const Beside& beside) = nullptr;
+  index_t beside_steps = 0;
   void (*make_left)(const T* a, index_t lda, index_t rows, index_t k, T* out) = nullptr;
 
   index_t panel_size(index_t k) const { return round_up(k, step) * row; }

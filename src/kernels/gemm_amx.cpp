@@ -12,8 +12,9 @@ namespace {
 
 constexpr index_t kPanelStride = kTile * 2 * sizeof(bf16);  // bytes from one pair of rows to the next
 
-void block_32(const bf16* a, index_t lda, const bf16* panel, index_t k, float* c, index_t ldc,
-              bool accumulate) {
+template <class Step>
+[[gnu::always_inline]] inline void block_32(const bf16* a, index_t lda, const bf16* panel, index_t k,
+                                            float* c, index_t ldc, bool accumulate, const Step& step) {
   const index_t a_stride = lda * static_cast<index_t>(sizeof(bf16));
   const index_t c_stride = ldc * static_cast<index_t>(sizeof(float));
   float* const lower = c + 16 * ldc;
@@ -40,6 +41,7 @@ void block_32(const bf16* a, index_t lda, const bf16* panel, index_t k, float* c
     _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
+    step();
   }
   _tile_stored(0, c, c_stride);
   _tile_stored(1, c + 16, c_stride);
@@ -47,8 +49,9 @@ void block_32(const bf16* a, index_t lda, const bf16* panel, index_t k, float* c
   _tile_stored(3, lower + 16, c_stride);
 }
 
-void block_16(const bf16* a, index_t lda, const bf16* panel, index_t k, float* c, index_t ldc,
-              bool accumulate) {
+template <class Step>
+[[gnu::always_inline]] inline void block_16(const bf16* a, index_t lda, const bf16* panel, index_t k,
+                                            float* c, index_t ldc, bool accumulate, const Step& step) {
   const index_t a_stride = lda * static_cast<index_t>(sizeof(bf16));
   const index_t c_stride = ldc * static_cast<index_t>(sizeof(float));
   if (accumulate) {
@@ -65,17 +68,29 @@ void block_16(const bf16* a, index_t lda, const bf16* panel, index_t k, float* c
     _tile_loadd(7, b + 32, kPanelStride);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
+    step();
   }
   _tile_stored(0, c, c_stride);
   _tile_stored(1, c + 16, c_stride);
 }
 
+template <class Step>
+[[gnu::always_inline]] inline void block_rows(const bf16* a, index_t lda, index_t rows, const bf16* panel,
+                                              index_t k, float* c, index_t ldc, bool accumulate,
+                                              const Step& step) {
+  if (rows > 16)
+    block_32(a, lda, panel, k, c, ldc, accumulate, step);
+  else
+    block_16(a, lda, panel, k, c, ldc, accumulate, step);
+}
+
 void block_tiles(const bf16* a, index_t lda, index_t rows, const bf16* panel, index_t k, float* c,
                  index_t ldc, bool accumulate) {
-  if (rows > 16)
-    block_32(a, lda, panel, k, c, ldc, accumulate);
-  else
-    block_16(a, lda, panel, k, c, ldc, accumulate);
+  block_rows(a, lda, rows, panel, k, c, ldc, accumulate, [] {});
+}
+void block_beside(const bf16* a, index_t lda, index_t rows, const bf16* panel, index_t k, float* c,
+                  index_t ldc, bool accumulate, const Beside& beside) {
+  block_rows(a, lda, rows, panel, k, c, ldc, accumulate, [&] { beside.step(beside.context); });
 }
 
 }  // namespace
@@ -85,7 +100,9 @@ const GemmKernels<bf16> gemm_bf16_amx = {.begin = configure_tiles,
                                          .pack_b_transposed = pack_b_transposed<bf16>,
                                          .pack_b = pack_b<bf16>,
                                          .pack_a_transposed = pack_a_transposed<bf16>,
-                                         .block = block_tiles};
+                                         .block = block_tiles,
+                                         .block_beside = block_beside,
+                                         .beside_steps = 1};
 
 }  // namespace sinew
 #endif

@@ -159,9 +159,9 @@ template <int Rows>
   for (int line = 0; line < 16; ++line) __builtin_prefetch(next + line * 16, 0, 3);
 }
 
-template <int Rows>
-void block_split(const std::uint32_t* a, const std::uint32_t* b, index_t k, float* c, index_t ldc,
-                 bool accumulate) {
+template <int Rows, class Step>
+[[gnu::always_inline]] inline void block_split(const std::uint32_t* a, const std::uint32_t* b, index_t k,
+                                               float* c, index_t ldc, bool accumulate, const Step& step) {
   const index_t stride = ldc * static_cast<index_t>(sizeof(float));
   float* const lower = c + 16 * ldc;
   if (accumulate) {
@@ -183,21 +183,27 @@ void block_split(const std::uint32_t* a, const std::uint32_t* b, index_t k, floa
     load_right(b + 2 * kPlane);
     products<Rows>();  // high * low
     ask_for(next);
+    step();
     load_right(b + kPlane);
     products<Rows>();  // high * middle
     ask_for(next + 256);
+    step();
     load_left<Rows>(a + kPlane);
     products<Rows>();  // middle * middle
     ask_for(next + 512);
+    step();
     load_right(b);
     products<Rows>();  // middle * high
     ask_for(next + 768);
+    step();
     load_left<Rows>(a + 2 * kPlane);
     products<Rows>();  // low * high
     ask_for(next + 1024);
+    step();
     load_left<Rows>(a);
     products<Rows>();  // high * high
     ask_for(next + 1280);
+    step();
   }
   _tile_stored(0, c, stride);
   _tile_stored(1, c + 16, stride);
@@ -207,12 +213,22 @@ void block_split(const std::uint32_t* a, const std::uint32_t* b, index_t k, floa
   }
 }
 
+template <class Step>
+[[gnu::always_inline]] inline void block_rows(const float* a, index_t rows, const float* panel, index_t k,
+                                              float* c, index_t ldc, bool accumulate, const Step& step) {
+  if (rows > 16)
+    block_split<2>(words_of(a), words_of(panel), k, c, ldc, accumulate, step);
+  else
+    block_split<1>(words_of(a), words_of(panel), k, c, ldc, accumulate, step);
+}
+
 void block_of_split(const float* a, index_t /*lda*/, index_t rows, const float* panel, index_t k, float* c,
                     index_t ldc, bool accumulate) {
-  if (rows > 16)
-    block_split<2>(words_of(a), words_of(panel), k, c, ldc, accumulate);
-  else
-    block_split<1>(words_of(a), words_of(panel), k, c, ldc, accumulate);
+  block_rows(a, rows, panel, k, c, ldc, accumulate, [] {});
+}
+void block_beside(const float* a, index_t /*lda*/, index_t rows, const float* panel, index_t k, float* c,
+                  index_t ldc, bool accumulate, const Beside& beside) {
+  block_rows(a, rows, panel, k, c, ldc, accumulate, [&] { beside.step(beside.context); });
 }
 
 }  // namespace
@@ -226,6 +242,8 @@ const GemmKernels<float> gemm_fp32_amx = {.begin = configure_tiles,
                                           .step = kDeep,
                                           .row = kStepWords / kDeep,
                                           .depth = 128,
+                                          .block_beside = block_beside,
+                                          .beside_steps = 6,
                                           .make_left = left_split};
 
 }  // namespace sinew

@@ -5,8 +5,7 @@
 
 #include "base/loop_threads.hpp"
 #include "base/threads.hpp"
-#include "kernels/vector.hpp"
-#include "kernels/workspace.hpp"
+#include "kernels/tile_pipeline.hpp"
 
 namespace sinew {
 namespace {
@@ -62,36 +61,40 @@ struct Sums {
 
 template <class T>
 void one_block(const Product<T>& p, index_t piece, index_t row, index_t panel, const Left<T>& left,
-               const T* b, const Sums& sums) {
+               const T* b, const Sums& sums, TilePipeline<T>& tiles) {
   const Matmul<T>& args = p.args;
-  const bool second = args.split > 0 && row >= args.split;
+  const bool second = args.split > 0 && row >= args.split, grows = piece > 0 || args.accumulate;
   const index_t row_out = second ? row - args.split : row, m = args.split > 0 ? args.valid : args.m;
   const index_t rows = std::min(kTile, m - row_out), column = panel * kTile;
   if (rows <= 0) return;
   const index_t columns = std::min(kTile, args.n - column), k = round_up(p.depth(piece), p.gemm.block_step);
-  float* const out =
-      args.c == nullptr ? nullptr : (second ? args.c_second : args.c) + row_out * args.ldc + column;
-  if (out != nullptr && rows % 16 == 0 && columns == kTile)
-    return p.gemm.block(left.a, left.lda, rows, b, k, out, args.ldc, piece > 0 || args.accumulate);
-  alignas(64) float tile[kTile * kTile];
-  if (out != nullptr) {
-    p.gemm.block(left.a, left.lda, rows, b, k, tile, kTile, false);
-    for (index_t r = 0; r < rows; ++r)
-      for (index_t j = 0; j < columns; ++j) {
-        float& c = out[r * args.ldc + j];
-        c = (piece > 0 || args.accumulate ? c : 0.0F) + tile[r * kTile + j];
-      }
-    return;
+  if (args.c != nullptr) {
+    float* const c = (second ? args.c_second : args.c) + row_out * args.ldc + column;
+    if (rows % 16 == 0 && columns == kTile)
+      return tiles.multiply(left.a, left.lda, rows, b, k, c, args.ldc, grows);
+    return tiles.then({.kind = TileWork<T>::Kind::sums,
+                       .rows = rows,
+                       .columns = columns,
+                       .tile = tiles.multiply(left.a, left.lda, rows, b, k),
+                       .accumulate = grows,
+                       .sums = c,
+                       .ld = args.ldc});
   }
-  float* const sum = sums.data != nullptr ? sums.data : tile;
-  const index_t ld = sums.data != nullptr ? sums.ld : kTile;
-  p.gemm.block(left.a, left.lda, rows, b, k, sum, ld, piece > 0);
-  if (piece + 1 < p.pieces()) return;
-  if (p.past)
-    p.vector.store_past(sum, ld, rows, columns, args.c_narrow + row * args.ldc + column, args.ldc);
+  const float* tile = sums.data;
+  if (tile == nullptr)
+    tile = tiles.multiply(left.a, left.lda, rows, b, k);
   else
-    p.vector.store(sum, ld, rows, columns, args.c_narrow + row * args.ldc + column, args.ldc, 1.0F,
-                   args.accumulate);
+    tiles.multiply(left.a, left.lda, rows, b, k, sums.data, sums.ld, piece > 0);
+  if (piece + 1 == p.pieces())
+    tiles.then({.kind = TileWork<T>::Kind::rows,
+                .rows = rows,
+                .columns = columns,
+                .tile = tile,
+                .ld_tile = sums.data != nullptr ? sums.ld : kTile,
+                .past = p.past,
+                .accumulate = args.accumulate,
+                .out = args.c_narrow + row * args.ldc + column,
+                .ld = args.ldc});
 }
 
 template <class T>
@@ -104,6 +107,7 @@ void task(const Product<T>& p, index_t row0, index_t panel0) {
   float* const own = p.args.c == nullptr && p.pieces() > 1
                          ? frame.take<float>(static_cast<std::size_t>(kRows * kPanels * kTile))
                          : nullptr;
+  TilePipeline<T> tiles(p.gemm, p.vector, frame);
   p.gemm.begin();
   for (index_t piece = 0; piece < p.pieces(); ++piece)
     for (index_t row = row0; row < row1; row += kTile) {
@@ -111,22 +115,28 @@ void task(const Product<T>& p, index_t row0, index_t panel0) {
       const index_t rows = std::min(kTile, row1 - row);
       const T* const a = a_block(p, piece, row, rows, copy, lda);
       const Left<T> left = p.gemm.left(a, lda, rows, p.depth(piece), made);
+      const index_t next = row + kTile;
+      tiles.ask(p.args.a + next * p.args.lda + piece * p.piece_depth(), p.args.lda, nullptr,
+                std::clamp(row1 - next, index_t{0}, kTile), p.depth(piece), panel1 - panel0);
       for (index_t panel = panel0; panel < panel1; ++panel) {
         const Sums sums{
             own != nullptr ? own + (row - row0) * kPanels * kTile + (panel - panel0) * kTile : nullptr,
             kPanels * kTile};
-        one_block(p, piece, row, panel, left, p.panel(piece, panel), sums);
+        one_block(p, piece, row, panel, left, p.panel(piece, panel), sums, tiles);
       }
     }
+  tiles.finish();
   p.gemm.end();
   if (p.past) publish();
 }
 
+// Rows [from, to) of a panel of one piece of k; `from` a multiple of kTile.
 template <class T>
-void pack_panel(const Product<T>& p, index_t piece, index_t panel, T* out) {
+void pack_panel(const Product<T>& p, index_t piece, index_t panel, index_t from, index_t to, T* out) {
   const Matmul<T>& args = p.args;
   const index_t column = panel * kTile, columns = std::min(kTile, args.n - column);
-  const index_t k0 = piece * p.piece_depth(), k = p.depth(piece);
+  const index_t k0 = piece * p.piece_depth() + from, k = to - from;
+  out += from * p.gemm.row;
   if (args.b_transposed)
     p.gemm.pack_b_transposed(args.b + column * args.ldb + k0, args.ldb, columns, k, out);
   else if (args.b_rows != nullptr)
@@ -142,6 +152,19 @@ void pack_rows(const Product<T>& p, index_t piece, index_t row, T* out) {
   const bool indexed = args.a_rows != nullptr;
   p.gemm.pack_a_transposed(args.a + (indexed ? 0 : k0 * args.lda) + row, args.lda,
                            indexed ? args.a_rows + k0 : nullptr, k, std::min(kTile, args.m - row), out, ld);
+}
+
+// Asks for what pack_rows() will read, beside the next `products` products.
+template <class T>
+void ask_for_strip(const Product<T>& p, index_t piece, index_t row, index_t products,
+                   TilePipeline<T>& tiles) {
+  const Matmul<T>& args = p.args;
+  const index_t k0 = piece * p.piece_depth(), columns = std::clamp(args.m - row, index_t{0}, kTile);
+  if (products < 8) return;  // too few for so many lines
+  if (args.a_rows != nullptr)
+    tiles.ask(args.a + row, args.lda, args.a_rows + k0, p.depth(piece), columns, products);
+  else
+    tiles.ask(args.a + k0 * args.lda + row, args.lda, nullptr, p.depth(piece), columns, products);
 }
 
 template <class Body>
@@ -166,7 +189,7 @@ void pack(const Product<T>& p, T* packed_b) {
   const index_t panels = p.panels();
   each(p.pieces() * panels, [&](index_t i) {
     const index_t piece = i / panels, panel = i % panels;
-    pack_panel(p, piece, panel, packed_b + (p.panel(piece, panel) - p.packed_b));
+    pack_panel(p, piece, panel, 0, p.depth(piece), packed_b + (p.panel(piece, panel) - p.packed_b));
   });
 }
 
@@ -179,21 +202,26 @@ struct Part {
 // piece of k go by. Those, and the part of C, stay in the second. `packed_b`: memory for one piece's panels,
 // which are then packed here, or null: they are in p.packed_b.
 template <class T>
-void strips(const Product<T>& p, const Part& part, T* a, T* made, T* packed_b) {
+void strips(const Product<T>& p, const Part& part, T* a, T* made, T* packed_b, TilePipeline<T>& tiles) {
   const Sums sums{p.sums, round_up(p.args.n, kTile)};
   for (index_t piece = 0; piece < p.pieces(); ++piece) {
     const index_t depth = p.depth(piece), panel_elements = p.gemm.panel_size(depth);
-    for (index_t panel = part.panel0; panel < part.panel1 && packed_b != nullptr; ++panel)
-      pack_panel(p, piece, panel, packed_b + (panel - part.panel0) * panel_elements);
+    // A few rows at a time, so that memory is read as it lies.
+    for (index_t k = 0; k < depth && packed_b != nullptr; k += kTile)
+      for (index_t panel = part.panel0; panel < part.panel1; ++panel)
+        pack_panel(p, piece, panel, k, std::min(depth, k + kTile),
+                   packed_b + (panel - part.panel0) * panel_elements);
     for (index_t strip = part.strip0; strip < part.strip1; ++strip) {
       const index_t row = strip * kTile;
       pack_rows(p, piece, row, a);
+      ask_for_strip(p, piece, strip + 1 < part.strip1 ? row + kTile : p.args.m, part.panel1 - part.panel0,
+                    tiles);
       const Left<T> left = p.gemm.left(a, padded_k<T>(depth), std::min(kTile, p.args.m - row), depth, made);
       for (index_t panel = part.panel0; panel < part.panel1; ++panel)
         one_block(
             p, piece, row, panel, left,
             packed_b != nullptr ? packed_b + (panel - part.panel0) * panel_elements : p.panel(piece, panel),
-            {p.sums != nullptr ? p.sums + row * sums.ld + panel * kTile : nullptr, sums.ld});
+            {p.sums != nullptr ? p.sums + row * sums.ld + panel * kTile : nullptr, sums.ld}, tiles);
     }
   }
 }
@@ -212,11 +240,13 @@ void strips_in_cache(const Product<T>& p, const Part& part) {
                           ? frame.take<T>(static_cast<std::size_t>(panels * p.gemm.panel_size(depth)))
                           : nullptr;
   const index_t step = p.pieces() > 2 ? kStrips : part.strip1 - part.strip0;
+  TilePipeline<T> tiles(p.gemm, p.vector, frame);
   p.gemm.begin();
   for (index_t panel = part.panel0; panel < part.panel1; panel += panels)
     for (index_t strip = part.strip0; strip < part.strip1; strip += step)
       strips(p, {strip, std::min(part.strip1, strip + step), panel, std::min(part.panel1, panel + panels)}, a,
-             made, packed_b);
+             made, packed_b, tiles);
+  tiles.finish();
   p.gemm.end();
 }
 

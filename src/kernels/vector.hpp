@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/gemm.hpp"
+#include "kernels/tile_work.hpp"
 
 namespace sinew {
 
@@ -25,28 +26,13 @@ struct VectorKernels {
   // out [rows, columns] = (accumulate ? out : 0) + scale * in
   void (*store)(const float* in, index_t ld_in, index_t rows, index_t columns, T* out, index_t ld_out,
                 float scale, bool accumulate);
-  // out = in, past the caches where that is possible: for what is not read again soon. Memory is then not
-  // read before it is written. Call publish() before other threads read it.
-  void (*store_past)(const float* in, index_t ld_in, index_t rows, index_t columns, T* out, index_t ld_out);
-  // Row r of a tile (stride 32), times weight[r] (null: 1), to columns [0, columns) of out + index[r] * ld.
-  void (*scatter)(const float* tile, index_t rows, index_t columns, const std::int32_t* index,
-                  const float* weight, T* out, index_t ld, bool past);  // past: as store_past
+  // What does a tile's work.
+  TileRows<T> (*work)(const TileWork<T>& work);
   // out [n] = first addend (or 0 when null) + sum over i < count of rows[i * ld], in that order.
   void (*sum_rows)(const T* rows, index_t ld, index_t count, const T* addend, index_t n, T* out);
   // out [n] = sum over i < count of terms[i], in that order.
   void (*sum_terms)(const T* const* terms, index_t count, index_t n, T* out);
   void (*widen)(const T* in, index_t n, float* out);
-
-  // SwiGLU on tiles (stride 32) of gate and up: act = silu(gate) * up; gate and up are kept as T (past: as
-  // store_past).
-  void (*swiglu_forward)(const float* gate, const float* up, index_t rows, index_t columns, T* gate_out,
-                         T* up_out, index_t ld_h, T* act, index_t ld_act, bool past);
-  // d_act: gradient of act before weighting, tile of stride 32. weight [rows] or null (1): act's factor.
-  // dot[r] += sum over columns of d_act * act (the weight's gradient); d_gate, d_up and act * weight are
-  // stored.
-  void (*swiglu_backward)(const float* d_act, index_t rows, index_t columns, const T* gate, const T* up,
-                          index_t ld_h, const float* weight, float* dot, T* d_gate, T* d_up, index_t ld_d,
-                          T* weighted_act, index_t ld_act);
 
   // out [2 * half] = x rotated by `angle`s whose cosines and sines are cos, sin [half] (sign -1: backwards);
   // pairs (2j, 2j+1) when interleaved, else (j, j + half).

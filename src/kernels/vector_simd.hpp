@@ -3,52 +3,10 @@
 
 #include "kernels/memory_simd.hpp"
 #include "kernels/optimizer_simd.hpp"
+#include "kernels/tile_work_simd.hpp"
 
 namespace sinew {
 namespace {
-
-template <class T>
-void store_tile(const float* in, index_t ld_in, index_t rows, index_t columns, T* out, index_t ld_out,
-                float scale, bool accumulate) {
-  if (columns == kTile && !accumulate) {  // what nearly every block is
-    for (index_t r = 0; r < rows; ++r)
-      for (index_t i = 0; i < kTile; i += 2 * W)
-        store(out + r * ld_out + i, load(in + r * ld_in + i) * scale, load(in + r * ld_in + i + W) * scale);
-    return;
-  }
-  for (index_t r = 0; r < rows; ++r) {
-    const float* const x = in + r * ld_in;
-    T* const y = out + r * ld_out;
-    for (index_t i = 0; i < columns; i += W) {
-      Vf v = load_n(x + i, columns - i) * scale;
-      if (accumulate) v += load_n(y + i, columns - i);
-      store_n(y + i, v, columns - i);
-    }
-  }
-}
-
-template <class T>
-void store_past(const float* in, index_t ld_in, index_t rows, index_t columns, T* out, index_t ld_out) {
-  if (columns != kTile || !whole_lines(out, ld_out))
-    return store_tile(in, ld_in, rows, columns, out, ld_out, 1.0F, false);
-  for (index_t r = 0; r < rows; ++r)
-    for (index_t i = 0; i < kTile; i += W) store_past_caches(out + r * ld_out + i, load(in + r * ld_in + i));
-}
-
-template <class T>
-void scatter(const float* tile, index_t rows, index_t columns, const std::int32_t* index, const float* weight,
-             T* out, index_t ld, bool past) {
-  past = past && columns == kTile && whole_lines(out, ld);
-  for (index_t r = 0; r < rows; ++r) {
-    const float w = weight != nullptr ? weight[r] : 1.0F;
-    T* const to = out + index[r] * ld;
-    if (!past) {
-      store_tile(tile + r * kTile, kTile, 1, columns, to, ld, w, false);
-      continue;
-    }
-    for (index_t i = 0; i < kTile; i += W) store_past_caches(to + i, load(tile + r * kTile + i) * w);
-  }
-}
 
 template <class T>
 void sum_rows(const T* rows, index_t ld, index_t count, const T* addend, index_t n, T* out) {
@@ -73,53 +31,6 @@ void sum_terms(const T* const* terms, index_t count, index_t n, T* out) {
 template <class T>
 void widen(const T* in, index_t n, float* out) {
   for (index_t i = 0; i < n; i += W) store_n(out + i, load_n(in + i, n - i), n - i);
-}
-
-template <class T>
-[[gnu::always_inline]] inline Vf sigmoid_for(Vf x) {
-  if constexpr (std::is_same_v<T, bf16>) return rough_sigmoid(x);
-  return sigmoid(x);
-}
-
-template <class T>
-void swiglu_forward(const float* gate, const float* up, index_t rows, index_t columns, T* gate_out, T* up_out,
-                    index_t ld_h, T* act, index_t ld_act, bool past) {
-  past = past && columns % W == 0 && whole_lines(gate_out, ld_h) && whole_lines(up_out, ld_h);
-  for (index_t r = 0; r < rows; ++r)
-    for (index_t i = 0; i < columns; i += W) {
-      const index_t left = columns - i;
-      const Vf g = load(gate + r * kTile + i), u = load(up + r * kTile + i);
-      if (past) {
-        store_past_caches(gate_out + r * ld_h + i, g);
-        store_past_caches(up_out + r * ld_h + i, u);
-      } else {
-        store_n(gate_out + r * ld_h + i, g, left);
-        store_n(up_out + r * ld_h + i, u, left);
-      }
-      store_n(act + r * ld_act + i, g * sigmoid_for<T>(g) * u, left);
-    }
-}
-
-template <class T>
-void swiglu_backward(const float* d_act, index_t rows, index_t columns, const T* gate, const T* up,
-                     index_t ld_h, const float* weight, float* dot, T* d_gate, T* d_up, index_t ld_d,
-                     T* weighted_act, index_t ld_act) {
-  for (index_t r = 0; r < rows; ++r) {
-    const float w = weight != nullptr ? weight[r] : 1.0F;
-    Vf total = {};
-    for (index_t i = 0; i < columns; i += W) {
-      const index_t left = columns - i;
-      const Vf g = load_n(gate + r * ld_h + i, left), u = load_n(up + r * ld_h + i, left);
-      const Vf d = load_n(d_act + r * kTile + i, left);
-      const Vf s = sigmoid_for<T>(g), silu = g * s, act = silu * u;
-      total += d * act;
-      const Vf dw = d * w;
-      store_n(d_up + r * ld_d + i, dw * silu, left);
-      store_n(d_gate + r * ld_d + i, dw * u * (s + silu * (1.0F - s)), left);
-      store_n(weighted_act + r * ld_act + i, act * w, left);
-    }
-    if (dot != nullptr) dot[r] += sum(total);
-  }
 }
 
 inline float load_one(const float* p) { return *p; }
@@ -366,11 +277,23 @@ float cross_entropy_row(float* logits, index_t n, index_t target, T* d) {
 
 template <class T>
 constexpr VectorKernels<T> vector_table() {
-  return {store_tile<T>, store_past<T>,  scatter<T>,           sum_rows<T>,
-          sum_terms<T>,  widen<T>,       swiglu_forward<T>,    swiglu_backward<T>,
-          rotate<T>,     rotate_back<T>, softmax_row<T>,       softmax_backward<T>,
-          dot<T>,        norm_row<T>,    norm_row_backward<T>, cross_entropy_row<T>,
-          adamw<T>,      sum_of_squares, gate_scores,          gate_scores_backward};
+  return {store_tile<T>,
+          work_of<T>,
+          sum_rows<T>,
+          sum_terms<T>,
+          widen<T>,
+          rotate<T>,
+          rotate_back<T>,
+          softmax_row<T>,
+          softmax_backward<T>,
+          dot<T>,
+          norm_row<T>,
+          norm_row_backward<T>,
+          cross_entropy_row<T>,
+          adamw<T>,
+          sum_of_squares,
+          gate_scores,
+          gate_scores_backward};
 }
 
 }  // namespace
