@@ -115,17 +115,19 @@ std::vector<float> attend(const DecodeKernels& kernels, const Case& c, const Mad
   Workspace::Frame frame(thread_workspace());
   const std::byte* const prepared = prepare(kernels, m.cache, scale, q, frame);
   std::vector<float> top(size(pieces * wide)), sum(top.size()), out(top.size() * size(columns));
+  std::vector<std::vector<index_t>> visible(size(pieces));
+  std::vector<DecodePiece> list;
   for (index_t i = 0; i < pieces; ++i) {
     const index_t keys = std::min(piece, c.keys - i * piece);
-    std::vector<index_t> visible;
     for (index_t r = 0; r < rows; ++r)
-      visible.push_back(std::clamp<index_t>(c.keys - c.tokens + r / c.group + 1 - i * piece, 0, keys));
+      visible[size(i)].push_back(
+          std::clamp<index_t>(c.keys - c.tokens + r / c.group + 1 - i * piece, 0, keys));
     const std::size_t at = size(i * wide);
-    kernels.attend(m.cache,
-                   {rows, prepared, visible.data(), m.pages.data() + i * piece / kCachePage, keys, &top[at],
-                    &sum[at], &out[at * size(columns)]},
-                   nullptr);
+    list.push_back({rows, prepared, visible[size(i)].data(), m.pages.data() + i * piece / kCachePage, keys,
+                    &top[at], &sum[at], &out[at * size(columns)]});
   }
+  for (std::size_t i = 0; i < list.size(); ++i)
+    kernels.attend(m.cache, list[i], i + 1 < list.size() ? &list[i + 1] : nullptr);
   std::vector<float> y(size(rows * c.value));
   for (index_t r = 0; r < rows; ++r)
     kernels.merge(pieces, &top[size(r)], &sum[size(r)], &out[size(r * columns)], wide, c.value,

@@ -121,9 +121,11 @@ void PrintTo(const Sizes& s, std::ostream* out) { *out << s.hidden << " " << s.n
 
 class QuantExperts : public testing::TestWithParam<Sizes> {};
 
-// One span and several, whole and not; up to 3 groups of 16 tokens and more.
+// One span and several, whole and not; up to 3 groups of 16 tokens and more, and more than one lot; with 16
+// tokens some networks have few rows and one has many.
 INSTANTIATE_TEST_SUITE_P(Sizes, QuantExperts,
-                         testing::Values(Sizes{256, 96, 160, {1, 7, 50}}, Sizes{512, 288, 320, {70}}));
+                         testing::Values(Sizes{256, 96, 160, {1, 7, 16, 50}},
+                                         Sizes{512, 288, 320, {70, 130}}));
 
 TEST_P(QuantExperts, NetworksOfOneAndManyRowsAgainstDoubles) {
   const auto& [hidden, narrow, wide, all_tokens] = GetParam();

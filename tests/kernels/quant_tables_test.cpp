@@ -87,6 +87,47 @@ TEST(QuantKernels, RowsRoundToEightBitsWithOneScaleASpan) {
   }
 }
 
+// As quantize_row() makes it, from pieces that lie apart to steps that lie apart.
+TEST(QuantKernels, PiecesOfASpanRoundAsRowsDo) {
+  constexpr index_t apart = 48;
+  for (const Isa isa : integer_isas())
+    for (const index_t pieces : {1, 3, 8}) {
+      const QuantKernels& kernels = *quant_kernels(isa);
+      const auto x = test::random_matrix<float>(pieces * apart, 5);
+      std::vector<float> row;
+      for (index_t i = 0; i < pieces * 32; ++i)
+        row.push_back(x[static_cast<std::size_t>(i / 32 * apart + i % 32)]);
+      Rows want = quantized(kernels, row, 1, pieces * 32);
+      std::vector<std::int8_t> got(4 * 1024, 99);
+      float scale = 0;
+      std::int32_t sum = 0, all = 0;
+      kernels.quantize_pieces(x.data(), apart, pieces, got.data(), &scale, &sum);
+      EXPECT_EQ(scale, want.row(0).scale[0]);
+      for (index_t i = 0; i < want.wide; ++i) {
+        EXPECT_EQ(got[static_cast<std::size_t>(i / 64 * 1024 + i % 64)], want.row(0).q[i])
+            << isa_name(isa) << i;
+        all += want.row(0).q[i];
+      }
+      EXPECT_EQ(sum, all) << isa_name(isa);
+    }
+}
+
+TEST(QuantKernels, RowsAreAddedWhereTheyBelong) {
+  const std::vector<std::int32_t> places = {2, 0, 3};
+  const std::vector<float> factors = {0.5F, -2.0F, 3.0F};
+  const auto x = test::random_matrix<float>(3 * 32, 6);
+  for (const Isa isa : integer_isas())
+    for (const bool listed : {true, false}) {
+      std::vector<float> y(4 * 40, 1.0F), want = y;
+      quant_kernels(isa)->add_rows(x.data(), listed ? places.data() : nullptr,
+                                   listed ? factors.data() : nullptr, 3, y.data(), 40);
+      for (std::size_t i = 0; i < 3 * 32; ++i)
+        want[(listed ? static_cast<std::size_t>(places[i / 32]) : i / 32) * 40 + i % 32] +=
+            (listed ? factors[i / 32] : 1.0F) * x[i];
+      for (std::size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(y[i], want[i], 1e-5) << isa_name(isa) << i;
+    }
+}
+
 TEST(QuantKernels, FewTokensAreExact) {
   for (const BlockFormat format : test::packable_formats())
     for (const index_t cols : widths(format)) {
