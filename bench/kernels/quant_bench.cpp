@@ -23,11 +23,7 @@ namespace {
 using namespace sinew;
 double best_of(int passes, const std::function<void()>& body) {
   double best = 1e9;
-  for (int i = 0; i < passes; ++i) {
-    const double start = clock_seconds();
-    body();
-    best = std::min(best, clock_seconds() - start);
-  }
+  for (int i = 0; i < passes; ++i) best = std::min(best, seconds_of(body));
   return best;
 }
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -19,12 +18,6 @@
 namespace {
 
 using namespace sinew;
-
-double seconds(const std::function<void()>& work) {
-  const double start = clock_seconds();
-  work();
-  return clock_seconds() - start;
-}
 
 // Words of two to ten letters, the n-th as frequent as 1/n (Zipf), and some punctuation.
 std::string made_up_text(std::size_t bytes) {
@@ -68,7 +61,7 @@ int main(int argc, char** argv) {
     BpeTrainingOptions options;
     options.vocab_size = 16384;
     TrainedBpe bpe;
-    const double time = seconds([&] {
+    const double time = seconds_of([&] {
       WordCounter counter(options.special_tokens);
       std::vector<Document> documents;
       for (std::size_t at = 0; at < text.size(); at += 1 << 20)
@@ -86,12 +79,12 @@ int main(int argc, char** argv) {
   std::vector<double> whole, one, decode;
   std::size_t tokens = 0;
   for (int round = 0; round < 5; ++round) {
-    whole.push_back(seconds([&] { ids = tokenizer->encode(text); }));
-    one.push_back(seconds([&] {
+    whole.push_back(seconds_of([&] { ids = tokenizer->encode(text); }));
+    one.push_back(seconds_of([&] {
       tokens = 0;
       for (const auto document : documents) tokens += tokenizer->encode(document).size();
     }));
-    decode.push_back(seconds([&] { tokenizer->decode(ids); }));
+    decode.push_back(seconds_of([&] { tokenizer->decode(ids); }));
   }
   report("encode one text", tokenizer->kind(), default_threads(), text.size(), ids.size(), whole);
   report("encode documents of 8 KiB", tokenizer->kind(), 1, text.size(), tokens, one);

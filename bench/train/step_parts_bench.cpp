@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/clock.hpp"
+#include "base/error.hpp"
 #include "base/index.hpp"
 #include "base/random.hpp"
 #include "base/threads.hpp"
@@ -57,9 +58,8 @@ void report(std::string_view name, double flops, const std::function<void()>& bo
   std::vector<double> times;
   for (int i = -2; i < rounds; ++i) {
     if (cold) sweep_caches();
-    const double start = clock_seconds();
-    body();
-    if (i >= 0) times.push_back(clock_seconds() - start);
+    const double time = seconds_of(body);
+    if (i >= 0) times.push_back(time);
   }
   std::sort(times.begin(), times.end());
   const double median = times[times.size() / 2];
@@ -301,7 +301,12 @@ int main(int argc, char** argv) {
   set_loop_runner(run_on_openmp);
   if (argc > 1) wanted = argv[1];
   if (argc > 2) rounds = std::max(1, std::atoi(argv[2]));
-  if (argc > 3) preset = bench_preset(argv[3]);
+  try {
+    if (argc > 3) preset = bench_preset(argv[3]);
+  } catch (const UserError& e) {
+    fmt::print(stderr, "step_parts_bench: {}\n", e.what());
+    return 2;
+  }
   cold = argc > 4 && std::string_view(argv[4]) == "cold";
   all<bf16>("bf16");
   all<float>("fp32");

@@ -15,13 +15,6 @@ Timing timing_of(std::vector<double> seconds) {
   return {seconds.front(), seconds[seconds.size() / 2], seconds.back()};
 }
 
-template <class Body>
-double seconds_of(const Body& body) {
-  const double start = clock_seconds();
-  body();
-  return clock_seconds() - start;
-}
-
 std::vector<TokenId> random_tokens(const Model& model, index_t count, std::uint64_t seed) {
   const Random random(seed, "bench tokens");
   std::vector<TokenId> ids;

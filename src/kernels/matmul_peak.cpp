@@ -1,6 +1,5 @@
 #include "kernels/matmul_peak.hpp"
 
-#include <algorithm>
 #include <vector>
 
 #include "base/clock.hpp"
@@ -22,15 +21,7 @@ double measure(T half) {
   product.b_transposed = true;
   product.c = c.data();
   matmul(active_isa(), product);  // touches the memory
-  double best = 0;
-  const double start = clock_seconds();
-  for (int i = 0; i < 3 || clock_seconds() - start < 0.5; ++i) {
-    const double begin = clock_seconds();
-    matmul(active_isa(), product);
-    best = std::max(best, 2.0 * n * n * n / (clock_seconds() - begin));
-    if (clock_seconds() - start > 5) break;  // a machine this slow or loaded gets no third try
-  }
-  return best;
+  return 2.0 * n * n * n / best_seconds([&] { matmul(active_isa(), product); });
 }
 
 }  // namespace

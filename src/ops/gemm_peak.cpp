@@ -11,7 +11,6 @@
 #include "kernels/matmul_peak.hpp"
 
 namespace sinew {
-namespace {}  // namespace
 
 double torch_gemm_peak(at::Device device, at::ScalarType type) {
   const at::NoGradGuard no_grad;
@@ -24,16 +23,8 @@ double torch_gemm_peak(at::Device device, at::ScalarType type) {
     if (!device.is_cpu()) (void)c[0][0].item();  // waits for the device
   };
   multiply();  // builds the kernel and touches the memory
-  double best = 0;
-  const double start = clock_seconds();
-  for (int i = 0; i < 3 || clock_seconds() - start < 0.5; ++i) {
-    const double begin = clock_seconds();
-    multiply();
-    const double flops = 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n);
-    best = std::max(best, flops / (clock_seconds() - begin));
-    if (clock_seconds() - start > 5) break;  // a machine this slow or loaded gets no third try
-  }
-  return best;
+  return 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) /
+         best_seconds(multiply);
 }
 
 GemmPeak torch_gemm_peak(at::Device device) {
