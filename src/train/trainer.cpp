@@ -27,6 +27,7 @@
 #include "train/schedule.hpp"
 #include "train/state_io.hpp"
 #include "train/step_clock.hpp"
+#include "train/step_meter.hpp"
 
 namespace sinew {
 namespace {
@@ -162,14 +163,14 @@ class Trainer {
       const Span span(SpanKind::data, "wait for data");
       return prefetcher_->next();
     }();
-    data_seconds_ += clock_seconds() - start;
+    const double waited = clock_seconds() - start;
+    const std::uint64_t before = tokens_;
     StepReport report = update(batch);
     clock_.end_step();
-    work_seconds_ += clock_seconds() - start;
-    if (steps_begun_++ > 0) all_work_seconds_ += clock_seconds() - start, ++steps_timed_;
+    meter_.add(tokens_ - before, clock_seconds() - start, waited);
     const bool last = step_ == c_.train.steps;
     const bool log_due = step_ % c_.log.every == 0 || last || !report.skipped.empty();
-    stop_ = agreed_stop();
+    stop_ = static_cast<int>(largest(stop_requested()));  // all stop after the same step
     const bool eval_due = (c_.eval.every > 0 && step_ % c_.eval.every == 0) || last;
     const bool sample_due = c_.eval.sample_every > 0 && step_ % c_.eval.sample_every == 0 && !last;
     if (log_due) report.breakdown = clock_.mean_step();
@@ -184,21 +185,12 @@ class Trainer {
       save();
   }
 
-  // The signal that any process got, so that all stop after the same step.
-  int agreed_stop() const {
-    if (mesh_ == nullptr) return stop_requested();
-    const auto signal =
-        at::full({1}, static_cast<std::int64_t>(stop_requested()), at::kLong).to(setup_.device);
-    mesh_->world()->all_reduce(signal, Reduction::max);
-    return static_cast<int>(signal.item<std::int64_t>());
-  }
-
-  // Of what any process uses.
-  std::uint64_t largest(std::uint64_t bytes) const {
-    if (mesh_ == nullptr) return bytes;
-    const auto most = at::full({1}, static_cast<std::int64_t>(bytes), at::kLong).to(setup_.device);
+  // Of what the processes have.
+  std::int64_t largest(std::int64_t own) const {
+    if (mesh_ == nullptr) return own;
+    const auto most = at::full({1}, own, at::kLong).to(setup_.device);
     mesh_->world()->all_reduce(most, Reduction::max);
-    return static_cast<std::uint64_t>(most.item<std::int64_t>());
+    return most.item<std::int64_t>();
   }
 
   void fail_on_purpose(std::int64_t number) const {
@@ -230,10 +222,7 @@ class Trainer {
     optimizer_.zero_gradients();
     step_ = number;
     samples_ += static_cast<std::uint64_t>(rows);
-    const auto count = static_cast<std::uint64_t>(rows * batch.sequence);
-    tokens_ += count;
-    interval_tokens_ += count;
-    ++interval_steps_;
+    tokens_ += static_cast<std::uint64_t>(rows * batch.sequence);
     report.step = step_;
     report.steps = c_.train.steps;
     report.tokens = tokens_;
@@ -243,15 +232,10 @@ class Trainer {
 
   // The progress line: in place on a terminal, printed when due.
   void show(StepReport& report, bool due) {
-    const auto steps = static_cast<double>(interval_steps_);
-    report.tokens_per_second = static_cast<double>(interval_tokens_) / work_seconds_;
-    report.mfu = report.tokens_per_second * flops_per_token_ / peak_;
-    report.step_seconds = work_seconds_ / steps;
-    report.data_seconds = data_seconds_ / steps;
-    report.memory_bytes = due ? largest(resident_bytes()) : resident_bytes();
-    usual_step_ = usual_step_ == 0 ? report.step_seconds : 0.9 * usual_step_ + 0.1 * report.step_seconds;
+    meter_.fill(report, flops_per_token_, peak_);
+    const auto bytes = static_cast<std::int64_t>(resident_bytes());
+    report.memory_bytes = static_cast<std::uint64_t>(due ? largest(bytes) : bytes);
     report.planned_seconds = setup_.planned_step_seconds;
-    report.seconds_left = usual_step_ * static_cast<double>(c_.train.steps - step_);
     static const bool terminal = ::isatty(2) == 1;
     if (!speaks_) {
       // the others keep their counts alike and say nothing
@@ -261,10 +245,7 @@ class Trainer {
       fmt::print(stderr, "{}\n", progress_line(report));
     }
     std::fflush(stderr);
-    if (!due) return;
-    work_seconds_ = data_seconds_ = 0;
-    interval_tokens_ = 0;
-    interval_steps_ = 0;
+    if (due) meter_.restart();
   }
 
   void evaluate_now(Record& record) {
@@ -399,7 +380,7 @@ class Trainer {
             .model = directory_.model(),
             .evaluation = evaluation_,
             .sample = sample_,
-            .step_seconds = steps_timed_ > 0 ? all_work_seconds_ / static_cast<double>(steps_timed_) : 0};
+            .step_seconds = meter_.mean_step()};
   }
 
   TrainingSetup& setup_;
@@ -417,11 +398,7 @@ class Trainer {
   std::int64_t step_ = 0, saved_ = -1, rollbacks_ = 0;
   std::uint64_t samples_ = 0, tokens_ = 0;
   double peak_ = 0, flops_per_token_ = 0;
-  double work_seconds_ = 0, data_seconds_ = 0, usual_step_ = 0;  // since the last line; a smoothed step
-  std::uint64_t interval_tokens_ = 0;
-  std::int64_t interval_steps_ = 0;
-  double all_work_seconds_ = 0;
-  std::int64_t steps_begun_ = 0, steps_timed_ = 0;  // of this process; the first step warms up
+  StepMeter meter_;
   std::optional<Evaluation> evaluation_;
   fs::path checkpoint_;
   std::string sample_;
