@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include "base/chart.hpp"
+#include "base/chart_svg.hpp"
 #include "schedule/simulate.hpp"
 
 namespace sinew {
@@ -34,19 +36,6 @@ std::string colour(const Action& action, int chunks) {
     default:
       return fmt::format("hsl(40,85%,{}%)", 70 - shade);
   }
-}
-
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '&')
-      out += "&amp;";
-    else if (c == '<')
-      out += "&lt;";
-    else
-      out += c;
-  }
-  return out;
 }
 
 }  // namespace
@@ -86,18 +75,18 @@ std::string draw_svg(const Schedule& s, const Simulation& simulation, const std:
   const double scale = (width - left - 12) / std::max(simulation.makespan, 1e-300);
   const double height = top + row * s.ranks + 34;
   std::string svg = fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {:.0f}\" "
-      "font-family=\"system-ui,sans-serif\">"
-      "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/><text x=\"12\" y=\"24\" "
-      "font-size=\"16\">{}</text>\n",
-      width, height, escaped(title));
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {:.0f}\">{}"
+      "<rect class=\"bg\" width=\"100%\" height=\"100%\"/><text class=\"t title\" x=\"12\" "
+      "y=\"24\">{}</text>\n",
+      width, height, chart::style(), chart::xml_escaped(title));
   for (int rank = 0; rank < s.ranks; ++rank) {
     const double y = top + row * rank;
     if (row >= 10)
-      svg += fmt::format("<text x=\"12\" y=\"{:.1f}\" font-size=\"11\" fill=\"#555\">rank {}</text>",
-                         y + row * 0.7, rank);
-    svg += fmt::format("<rect x=\"{}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"#f1f1f1\"/>\n",
-                       left, y, width - left - 12, row - 2);
+      svg += fmt::format("<text class=\"m\" x=\"12\" y=\"{:.1f}\">rank {}</text>", y + row * 0.7, rank);
+    svg += fmt::format(
+        "<rect class=\"m\" fill-opacity=\"0.12\" x=\"{}\" y=\"{:.1f}\" width=\"{:.1f}\" "
+        "height=\"{:.1f}\"/>\n",
+        left, y, width - left - 12, row - 2);
     for (std::size_t i = 0; i < s.actions[rank].size(); ++i) {
       const Action& a = s.actions[rank][i];
       const TimedAction& t = simulation.timeline[rank][i];
@@ -105,8 +94,9 @@ std::string draw_svg(const Schedule& s, const Simulation& simulation, const std:
       svg += fmt::format("<rect x=\"{:.2f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{:.1f}\" fill=\"{}\"/>",
                          x, y, std::max(w - 0.6, 0.3), row - 2, colour(a, s.chunks));
       if (w >= 14 && row >= 12)
-        svg += fmt::format("<text x=\"{:.2f}\" y=\"{:.1f}\" font-size=\"9\" text-anchor=\"middle\">{}</text>",
-                           x + w / 2, y + row * 0.65, a.micro_batch);
+        svg += fmt::format(
+            "<text x=\"{:.2f}\" y=\"{:.1f}\" text-anchor=\"middle\" style=\"font-size:9px\">{}</text>",
+            x + w / 2, y + row * 0.65, a.micro_batch);
     }
     svg += '\n';
   }
@@ -118,11 +108,11 @@ std::string draw_svg(const Schedule& s, const Simulation& simulation, const std:
   for (int i = 0; i < 4; ++i)
     svg += fmt::format(
         "<rect x=\"{0}\" y=\"{1:.0f}\" width=\"12\" height=\"12\" fill=\"{2}\"/>"
-        "<text x=\"{3}\" y=\"{4:.0f}\" font-size=\"12\">{5}</text>",
+        "<text class=\"t\" x=\"{3}\" y=\"{4:.0f}\">{5}</text>",
         left + 150 * i, y - 10, legend[i][1], left + 150 * i + 17, y, legend[i][0]);
-  svg += fmt::format(
-      "<text x=\"{}\" y=\"{:.0f}\" font-size=\"12\" text-anchor=\"end\">idle {:.1f} %</text></svg>\n",
-      width - 12, y, 100 * simulation.bubble_share);
+  svg +=
+      fmt::format("<text class=\"t\" x=\"{}\" y=\"{:.0f}\" text-anchor=\"end\">idle {:.1f} %</text></svg>\n",
+                  width - 12, y, 100 * simulation.bubble_share);
   return svg;
 }
 

@@ -151,6 +151,7 @@ TEST(Schedule, Pictures) {
   const std::string svg = draw_svg(s, sim, "a < b");
   EXPECT_NE(svg.find("a &lt; b"), std::string::npos);
   EXPECT_NE(svg.find("</svg>"), std::string::npos);
+  EXPECT_NE(svg.find("prefers-color-scheme:dark"), std::string::npos);  // as all other pictures
 }
 
 }  // namespace
