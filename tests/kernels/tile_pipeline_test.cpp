@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <numeric>
+#include <vector>
 
 #include "kernels/kernel_support.hpp"
 #include "support/property.hpp"
