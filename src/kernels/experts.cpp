@@ -25,7 +25,6 @@ void gate_and_up(const Layer<T>& layer, const Panels<T>& panels, const RowBlock&
     T* const h = saved_tile(saved, b.rows, p);
     tiles.then({.kind = TileWork<T>::Kind::swiglu,
                 .rows = b.rows,
-                .columns = kTile,
                 .tile = gate,
                 .up_tile = up,
                 .past = layer.past,

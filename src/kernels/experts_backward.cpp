@@ -32,7 +32,6 @@ void backward_hidden(const Layer<T>& layer, const Panels<T>& panels, const RowBl
     tiles.ask(h + 2 * b.rows * kTile, 0, nullptr, 1, 2 * b.rows * kTile, 1);  // the next tile
     tiles.then({.kind = TileWork<T>::Kind::swiglu_backward,
                 .rows = b.rows,
-                .columns = kTile,
                 .tile = tile,
                 .weight = b.weights,
                 .gate = h,

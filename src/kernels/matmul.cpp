@@ -145,26 +145,33 @@ void pack_panel(const Product<T>& p, index_t piece, index_t panel, index_t from,
     p.gemm.pack_b(args.b + k0 * args.ldb + column, args.ldb, nullptr, k, columns, out);
 }
 
+// Columns from `row` on of the stored `a`, [k, m], of one piece of k.
+template <class T>
+struct Strip {
+  const T* base;
+  const std::int32_t* rows;  // as Matmul::a_rows
+  index_t columns;
+
+  Strip(const Matmul<T>& args, index_t k0, index_t row)
+      : base(args.a + (args.a_rows != nullptr ? 0 : k0 * args.lda) + row),
+        rows(args.a_rows != nullptr ? args.a_rows + k0 : nullptr),
+        columns(std::min(kTile, args.m - row)) {}
+};
+
 template <class T>
 void pack_rows(const Product<T>& p, index_t piece, index_t row, T* out) {
-  const Matmul<T>& args = p.args;
-  const index_t k0 = piece * p.piece_depth(), k = p.depth(piece), ld = padded_k<T>(k);
-  const bool indexed = args.a_rows != nullptr;
-  p.gemm.pack_a_transposed(args.a + (indexed ? 0 : k0 * args.lda) + row, args.lda,
-                           indexed ? args.a_rows + k0 : nullptr, k, std::min(kTile, args.m - row), out, ld);
+  const Strip<T> strip(p.args, piece * p.piece_depth(), row);
+  const index_t k = p.depth(piece);
+  p.gemm.pack_a_transposed(strip.base, p.args.lda, strip.rows, k, strip.columns, out, padded_k<T>(k));
 }
 
 // Asks for what pack_rows() will read, beside the next `products` products.
 template <class T>
 void ask_for_strip(const Product<T>& p, index_t piece, index_t row, index_t products,
                    TilePipeline<T>& tiles) {
-  const Matmul<T>& args = p.args;
-  const index_t k0 = piece * p.piece_depth(), columns = std::clamp(args.m - row, index_t{0}, kTile);
   if (products < 8) return;  // too few for so many lines
-  if (args.a_rows != nullptr)
-    tiles.ask(args.a + row, args.lda, args.a_rows + k0, p.depth(piece), columns, products);
-  else
-    tiles.ask(args.a + k0 * args.lda + row, args.lda, nullptr, p.depth(piece), columns, products);
+  const Strip<T> strip(p.args, piece * p.piece_depth(), row);
+  tiles.ask(strip.base, p.args.lda, strip.rows, p.depth(piece), strip.columns, products);
 }
 
 template <class Body>
@@ -214,8 +221,7 @@ void strips(const Product<T>& p, const Part& part, T* a, T* made, T* packed_b, T
     for (index_t strip = part.strip0; strip < part.strip1; ++strip) {
       const index_t row = strip * kTile;
       pack_rows(p, piece, row, a);
-      ask_for_strip(p, piece, strip + 1 < part.strip1 ? row + kTile : p.args.m, part.panel1 - part.panel0,
-                    tiles);
+      if (strip + 1 < part.strip1) ask_for_strip(p, piece, row + kTile, part.panel1 - part.panel0, tiles);
       const Left<T> left = p.gemm.left(a, padded_k<T>(depth), std::min(kTile, p.args.m - row), depth, made);
       for (index_t panel = part.panel0; panel < part.panel1; ++panel)
         one_block(

@@ -55,8 +55,9 @@ class TilePipeline {
   // products. A hint: what is left of an earlier wish is forgotten.
   void ask(const T* base, index_t ld, const std::int32_t* index, index_t rows, index_t columns,
            index_t products) {
-    wanted_ = {base, ld, index, columns > 0 ? rows : 0, columns, 0, 0};
-    lines_product_ = (rows * ((columns + kLine<T> - 1) / kLine<T>)+products - 1) / products;
+    const index_t lines = rows * ((columns + kLine<T> - 1) / kLine<T>);
+    wanted_ = {base, ld, index, lines > 0 ? rows : 0, columns, 0, 0};
+    lines_product_ = (lines + products - 1) / products;
   }
   // Does what is left.
   void finish() { do_rows(work_.rows); }

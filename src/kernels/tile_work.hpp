@@ -11,14 +11,14 @@ namespace sinew {
 template <class T>
 struct TileWork {
   enum class Kind {
-    none,
     rows,            // out + (index or r) * ld (+)= tile * weight
     sums,            // the same into `sums`, fp32
     swiglu,          // act = silu(gate) * up; gate and up are kept
     swiglu_backward  // from the gradient of act: those of gate and up, and the weighted act
   };
-  Kind kind = Kind::none;
-  index_t rows = 0, columns = 0;   // of the tile
+  Kind kind = Kind::rows;
+  index_t rows = 0;                // of the tile
+  index_t columns = 0;             // rows, sums; 32 otherwise
   const float* tile = nullptr;     // gate's; backward: the gradient of act before weighting
   index_t ld_tile = 32;            // rows, sums; 32 otherwise
   const float* up_tile = nullptr;  // up's

@@ -28,44 +28,38 @@ void store_tile(const float* in, index_t ld_in, index_t rows, index_t columns, T
   }
 }
 
-template <class T, class Out>
-[[gnu::always_inline]] inline Out* out_of(const TileWork<T>& work) {
-  if constexpr (std::is_same_v<T, Out>)
-    return work.kind == TileWork<T>::Kind::rows ? work.out : reinterpret_cast<Out*>(work.sums);
-  else
-    return work.sums;
+template <class T>
+[[gnu::always_inline]] inline float weight_of(const TileWork<T>& work, index_t r) {
+  return work.weight != nullptr ? work.weight[r] : 1.0F;
+}
+template <class T>
+[[gnu::always_inline]] inline index_t place_of(const TileWork<T>& work, index_t r) {
+  return (work.index != nullptr ? work.index[r] : r) * work.ld;
 }
 
-// Any part of a tile.
-template <class T, class Out>
+// Any part of a tile. `Out`: out or sums.
+template <class T, auto Out>
 void work_rows(const TileWork<T>& work, index_t from, index_t to) {
-  Out* const out = out_of<T, Out>(work);
+  auto* const out = work.*Out;
   for (index_t r = from; r < to; ++r)
-    store_tile(work.tile + r * work.ld_tile, work.ld_tile, 1, work.columns,
-               out + (work.index != nullptr ? work.index[r] : r) * work.ld, work.ld,
-               work.weight != nullptr ? work.weight[r] : 1.0F, work.accumulate);
+    store_tile(work.tile + r * work.ld_tile, work.ld_tile, 1, work.columns, out + place_of(work, r), work.ld,
+               weight_of(work, r), work.accumulate);
 }
 // All 32 columns past the caches.
-template <class T, class Out, bool Indexed, bool Weighted>
+template <class T, auto Out>
 void work_whole_rows(const TileWork<T>& work, index_t from, index_t to) {
-  Out* const out = out_of<T, Out>(work);
+  auto* const out = work.*Out;
   for (index_t r = from; r < to; ++r) {
     const float* const in = work.tile + r * work.ld_tile;
-    Out* const row = out + (Indexed ? work.index[r] : r) * work.ld;
-    for (index_t i = 0; i < kTile; i += W)
-      store_past_caches(row + i, Weighted ? load(in + i) * work.weight[r] : load(in + i));
+    auto* const row = out + place_of(work, r);
+    const float w = weight_of(work, r);
+    for (index_t i = 0; i < kTile; i += W) store_past_caches(row + i, load(in + i) * w);
   }
 }
-template <class T, class Out>
+template <class T, auto Out>
 TileRows<T> rows_of(const TileWork<T>& work) {
-  const bool past =
-      work.past && !work.accumulate && work.columns == kTile && whole_lines(out_of<T, Out>(work), work.ld);
-  if (!past) return work_rows<T, Out>;
-  if (work.index != nullptr)
-    return work.weight != nullptr ? work_whole_rows<T, Out, true, true>
-                                  : work_whole_rows<T, Out, true, false>;
-  return work.weight != nullptr ? work_whole_rows<T, Out, false, true>
-                                : work_whole_rows<T, Out, false, false>;
+  const bool past = work.past && !work.accumulate && work.columns == kTile && whole_lines(work.*Out, work.ld);
+  return past ? work_whole_rows<T, Out> : work_rows<T, Out>;
 }
 
 template <class T>
@@ -94,7 +88,7 @@ void work_swiglu(const TileWork<T>& work, index_t from, index_t to) {
 template <class T>
 void work_swiglu_backward(const TileWork<T>& work, index_t from, index_t to) {
   for (index_t r = from; r < to; ++r) {
-    const float w = work.weight != nullptr ? work.weight[r] : 1.0F;
+    const float w = weight_of(work, r);
     Vf total = {};
     for (index_t i = 0; i < kTile; i += W) {
       const index_t at = r * kTile + i;
@@ -111,26 +105,21 @@ void work_swiglu_backward(const TileWork<T>& work, index_t from, index_t to) {
 }
 
 template <class T>
-void no_work(const TileWork<T>&, index_t, index_t) {}
-
-template <class T>
 TileRows<T> work_of(const TileWork<T>& work) {
   using Kind = typename TileWork<T>::Kind;
   switch (work.kind) {
     case Kind::rows:
-      return rows_of<T, T>(work);
+      return rows_of<T, &TileWork<T>::out>(work);
     case Kind::sums:
-      return rows_of<T, float>(work);
+      return rows_of<T, &TileWork<T>::sums>(work);
     case Kind::swiglu:
       return work.past && whole_lines(work.gate, kTile) && whole_lines(work.up, kTile)
                  ? work_swiglu<T, true>
                  : work_swiglu<T, false>;
     case Kind::swiglu_backward:
-      return work_swiglu_backward<T>;
-    case Kind::none:
       break;
   }
-  return no_work<T>;
+  return work_swiglu_backward<T>;
 }
 
 }  // namespace
