@@ -39,8 +39,7 @@ template <BlockFormat F, int T>
   index_t i = 0;
   for (; i + step <= cols; i += step) {
     const std::byte* const p = row + i * kBytes<F>;
-    fetch<step * kBytes<F>, 2>(ahead.place(p + Ahead::kFar));
-    fetch<step * kBytes<F>, 3>(ahead.place(p + Ahead::kNear));
+    ahead.ask<step * kBytes<F>, step * kBytes<F>>(p, p);
 #pragma GCC unroll 8
     for (int v = 0; v < step / W; ++v) {
       const Vf w = weights_at<F>(p + v * W * kBytes<F>);

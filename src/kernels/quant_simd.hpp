@@ -131,10 +131,8 @@ template <BlockFormat F, int T>
   for (index_t c = 0; c < layout.elements; c += 32) {
     const std::byte* const chunk = chunks + c / 32 * layout.chunk_bytes();
     const ChunkCodes<F> codes(chunk, h);
-    if (h == 0) {
-      fetch<kBytesOf32<F>, 2>(ahead.place(tile + (column + c) / 32 * kBytesOf32<F> + Ahead::kFar));
-      fetch<layout.chunk_bytes(), 3>(ahead.place(chunk + Ahead::kNear));
-    }
+    if (h == 0)
+      ahead.ask<kBytesOf32<F>, layout.chunk_bytes()>(tile + (column + c) / 32 * kBytesOf32<F>, chunk);
 #pragma GCC unroll 2
     for (index_t g = 0; g < 32; g += G) {
       const Scales inner = group_scales<F>(head, body, six, (c + g) / G, h);
@@ -272,7 +270,7 @@ struct SpanUnpacker {
     Vw w[8];
     const std::byte* const chunk = packed + n * static_cast<std::size_t>(layout.chunk_bytes());
     load_codes<F>(chunk, h, w);
-    if (h == 0 && Part == 0) fetch<layout.chunk_bytes(), 3>(chunk + 2 * Ahead::kNear);
+    if (h == 0 && Part == 0) fetch<layout.chunk_bytes(), 3>(chunk + 1024);
     const Group& values = group[Fm::group == 16 ? 2 * n + Part : n];
     const Vw factor = values.factor, less = values.less;
     std::int8_t* const to = out + n * 512 + h * (64 / kHalves);

@@ -92,8 +92,9 @@ ReadBandwidth read_bandwidth() {
 }
 
 ReadBandwidth read_bandwidth(std::span<const MemoryRange> memory) {
-  constexpr ReadPattern kPatterns[] = {{1, 0, 0},    {4, 0, 0},    {8, 0, 0},      {1, 1024, 0},
-                                       {4, 1024, 0}, {8, 1024, 0}, {1, 3072, 512}, {8, 3072, 512}};
+  constexpr ReadPattern kPatterns[] = {{1, 0, 0},      {2, 0, 0},     {4, 0, 0},    {8, 0, 0},
+                                       {1, 1024, 0},   {4, 1024, 0},  {8, 1024, 0}, {4, 4096, 0},
+                                       {1, 3072, 512}, {8, 3072, 512}};
   ReadBandwidth best;
   for (const MemoryRange& range : memory) best.bytes += range.size();
   std::uint64_t sink = 0;
