@@ -36,25 +36,31 @@ struct DotProducts {
   static void begin() {}
   static void end() {}
 
-  // 16 keys times the queries.
-  static void score_16(const bf16* keys, index_t ld, const bf16* q, index_t n, float* out) {
+  // 16 keys times the queries; of the next block a line of each half is asked for every 32 columns, here and
+  // for every page of values: all of it by the end, a little at a time.
+  static void score_16(const bf16* keys, index_t ld, const bf16* q, index_t n, float* out,
+                       BlockReader& next) {
     __m512 s[16];
 #pragma GCC unroll 16
     for (int r = 0; r < 16; ++r) s[r] = _mm512_setzero_ps();
-    for (index_t i = 0; i < n; i += 2) {
-      const __m512bh x = packed_row(q + i * kRows);
+    for (index_t from = 0; from < n; from += 32) {
+      next.ask<1>();
+      for (index_t i = from; i < from + 32; i += 2) {
+        const __m512bh x = packed_row(q + i * kRows);
 #pragma GCC unroll 16
-      for (int r = 0; r < 16; ++r) s[r] = _mm512_dpbf16_ps(s[r], pair_of(keys + r * ld + i), x);
+        for (int r = 0; r < 16; ++r) s[r] = _mm512_dpbf16_ps(s[r], pair_of(keys + r * ld + i), x);
+      }
     }
 #pragma GCC unroll 16
     for (int r = 0; r < 16; ++r) _mm512_storeu_ps(out + r * kRows, s[r]);
   }
-  static void scores(NarrowRows one, NarrowRows two, const bf16* q, index_t n, float* out, BlockReader&) {
-    score_16(one.at, one.ld, q, n, out);
-    score_16(one.at + 16 * one.ld, one.ld, q, n, out + kTileWords);
+  static void scores(NarrowRows one, NarrowRows two, const bf16* q, index_t n, float* out,
+                     BlockReader& next) {
+    score_16(one.at, one.ld, q, n, out, next);
+    score_16(one.at + 16 * one.ld, one.ld, q, n, out + kTileWords, next);
     if (two.at == one.at) return;
-    score_16(two.at, two.ld, q, n, out + 2 * kTileWords);
-    score_16(two.at + 16 * two.ld, two.ld, q, n, out + 3 * kTileWords);
+    score_16(two.at, two.ld, q, n, out + 2 * kTileWords, next);
+    score_16(two.at + 16 * two.ld, two.ld, q, n, out + 3 * kTileWords, next);
   }
 
   // Weights [keys, 16] as bf16 tiles [keys / 32][16][32].
@@ -73,13 +79,14 @@ struct DotProducts {
 
   // acc [16, ld] of 32 columns (first ? = : +=) weights [pages][16, 32] * packed values [pages][2 tiles].
   static void weigh(const bf16* weights, index_t pages, const bf16* values, float* acc, index_t ld,
-                    bool first) {
+                    bool first, BlockReader& next) {
     for (index_t t = 0; t < 2; ++t) {
       float* const to = acc + t * 16;
       __m512 s[16];
 #pragma GCC unroll 16
       for (int r = 0; r < 16; ++r) s[r] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + r * ld);
       for (index_t p = 0; p < pages; ++p) {
+        next.ask<1>();
         const bf16 *const v = values + (2 * p + t) * kPackedTile, *const w = weights + p * kPackedTile;
         for (index_t pair = 0; pair < 16; ++pair) {
           const __m512bh x = packed_row(v + pair * 32);
@@ -93,14 +100,14 @@ struct DotProducts {
   }
   // 32 columns at a time for all groups.
   static void values(const NarrowRows* values, index_t pages, const TileMemory<DotProducts>& m, bool first,
-                     BlockReader&) {
+                     BlockReader& next) {
     for (index_t c = 0; c < m.columns; c += 32) {
       bf16* const packed =
           m.products + c / 32 % 2 * kPages * 2 * kPackedTile;  // the one before is being read
       for (index_t p = 0; p < pages; ++p) pack_values(values[p], c, packed + p * 2 * kPackedTile);
       for (index_t g = 0; g < m.groups; ++g)
         weigh(m.weights + g * kBlockKeys * kWeights, pages, packed, m.out + g * kRows * m.columns + c,
-              m.columns, first);
+              m.columns, first, next);
     }
   }
 
