@@ -19,13 +19,13 @@ double seconds_of(const Body& body) {
   return clock_seconds() - start;
 }
 
-// The shortest of at least three runs, as many as half a second holds; of fewer on a machine so slow or
-// loaded that they take five seconds.
+// The shortest of at least three runs, as many as `during` seconds hold; of fewer on a machine so slow or
+// loaded that they take five.
 template <class Body>
-double best_seconds(const Body& body) {
+double best_seconds(const Body& body, double during = 0.5) {
   const double start = clock_seconds();
   double best = seconds_of(body);
-  for (int runs = 1; (runs < 3 || clock_seconds() - start < 0.5) && clock_seconds() - start < 5; ++runs)
+  for (int runs = 1; (runs < 3 || clock_seconds() - start < during) && clock_seconds() - start < 5; ++runs)
     best = std::min(best, seconds_of(body));
   return best;
 }

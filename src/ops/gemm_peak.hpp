@@ -15,8 +15,9 @@ struct GemmPeak {
 // thread.
 GemmPeak gemm_peak(at::Device device = at::kCPU);
 
-// The same of libtorch alone, measured anew at each call: of one type, FLOP/s, and of both.
-double torch_gemm_peak(at::Device device, at::ScalarType type);
+// The same of libtorch alone, measured anew at each call, for at least `seconds`: of one type, FLOP/s, and of
+// both.
+double torch_gemm_peak(at::Device device, at::ScalarType type, double seconds = 0.5);
 GemmPeak torch_gemm_peak(at::Device device);
 
 }  // namespace sinew

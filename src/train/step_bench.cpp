@@ -14,6 +14,7 @@
 #include "model/language_model.hpp"
 #include "ops/fused.hpp"
 #include "ops/gate.hpp"
+#include "ops/gemm_peak.hpp"
 #include "ops/moe.hpp"
 #include "ops/swiglu_network.hpp"
 #include "ops/tensor.hpp"
@@ -24,9 +25,10 @@ namespace {
 
 using at::Tensor;
 
-double median(std::vector<double> x) {
+Measured measured(std::vector<double> x) {
+  if (x.empty()) return {};
   std::sort(x.begin(), x.end());
-  return x.empty() ? 0 : x[x.size() / 2];
+  return {x.front(), x[x.size() / 2], x.back()};
 }
 
 ModelConfig mixture(std::int64_t layers, std::int64_t hidden, std::int64_t heads, std::int64_t kv_lora,
@@ -242,6 +244,7 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
     if (i + 1 == warmup) faults = page_faults();
     if (i < warmup) continue;
     t.seconds.push_back(last - start);
+    t.peaks.push_back(torch_gemm_peak(at::kCPU, type, 0.1));
     t.forward += (middle - start) * share;
     t.backward += (end - middle) * share;
     t.optimizer += (last - end) * share;
@@ -250,11 +253,11 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
       t.operations.seconds[k].backward += times.seconds[k].backward * share;
     }
   }
-  t.median = median(t.seconds);
-  if (!t.seconds.empty()) {
-    t.best = *std::min_element(t.seconds.begin(), t.seconds.end());
-    t.worst = *std::max_element(t.seconds.begin(), t.seconds.end());
-  }
+  const Measured seconds = measured(t.seconds);
+  t.best = seconds.least, t.median = seconds.median, t.worst = seconds.greatest;
+  std::vector<double> shares;
+  for (std::size_t i = 0; i < t.seconds.size(); ++i) shares.push_back(t.flops / t.seconds[i] / t.peaks[i]);
+  t.utilisation = measured(shares);
   t.peak_bytes = peak_bytes();
   t.page_faults = warmup > 0 ? (page_faults() - faults) / std::max<std::int64_t>(1, steps) : 0;
   return t;
@@ -263,16 +266,22 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
 RoutingTimes bench_routing(const BenchPreset& preset, at::ScalarType type, std::int64_t rounds) {
   require(preset.model.moe.n_routed_experts > 0, "preset {} has no experts to route to", preset.name);
   Layer layer(preset, type);
-  std::vector<double> moe, dense, skewed;
+  RoutingTimes r;
+  std::vector<double> moe, dense, skewed, ratio, skewed_ratio;
   for (std::int64_t i = -2; i < rounds; ++i) {
     const double a = run_moe(layer, false), b = run_dense(layer), c = run_moe(layer, true);
     if (i < 0) continue;
     moe.push_back(a);
     dense.push_back(b);
     skewed.push_back(c);
+    ratio.push_back(a / b);
+    skewed_ratio.push_back(c / b);
   }
-  const auto least = [](const std::vector<double>& x) { return *std::min_element(x.begin(), x.end()); };
-  return {median(moe), median(dense), median(skewed), least(moe), least(dense), least(skewed)};
+  const Measured m = measured(moe), d = measured(dense), s = measured(skewed);
+  r.moe = m.median, r.dense = d.median, r.skewed = s.median;
+  r.moe_best = m.least, r.dense_best = d.least, r.skewed_best = s.least;
+  r.ratio = measured(ratio), r.skewed_ratio = measured(skewed_ratio);
+  return r;
 }
 
 }  // namespace sinew

@@ -27,8 +27,14 @@ std::vector<std::string> bench_preset_names();
 // work of a token stays the same but for attention's. 0: as it is.
 void vary_preset(BenchPreset& preset, std::int64_t tokens, std::int64_t experts);
 
+struct Measured {
+  double least = 0, median = 0, greatest = 0;
+};
+
 struct StepTimes {
   std::vector<double> seconds;                      // of each measured step
+  std::vector<double> peaks;                        // FLOP/s of libtorch's product right after it
+  Measured utilisation;                             // of that: clock and load change both alike
   double forward = 0, backward = 0, optimizer = 0;  // means
   OpTimes operations;                               // means
   double best = 0, median = 0, worst = 0;
@@ -46,6 +52,7 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
 struct RoutingTimes {
   double moe = 0, dense = 0, skewed = 0;  // median seconds, forward and backward of one layer
   double moe_best = 0, dense_best = 0, skewed_best = 0;
+  Measured ratio, skewed_ratio;  // over the dense layer of the same round
 };
 // An MoE layer against a dense SwiGLU layer of equal active work, in turn; `skewed`: one expert gets half of
 // all tokens.

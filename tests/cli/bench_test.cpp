@@ -28,7 +28,12 @@ TEST(BenchCommand, OneJsonLineForEachTypeWithTheStepsOwnNumbers) {
     // fp32.
     EXPECT_GT(json["planned_bytes"].get<double>(),
               json["parameters"].get<double>() * (json["dtype"] == "bf16" ? 18 : 16));
-    EXPECT_GT(json["routing_overhead"]["ratio"].get<double>(), 0);
+    const double least = json["mfu_least"], median = json["mfu"], greatest = json["mfu_greatest"];
+    EXPECT_TRUE(0 < least && least <= median && median <= greatest) << least << ' ' << median;
+    const auto& routing = json["routing_overhead"];
+    EXPECT_GT(routing["ratio_least"].get<double>(), 0);
+    EXPECT_LE(routing["ratio_least"].get<double>(), routing["ratio"].get<double>());
+    EXPECT_LE(routing["ratio"].get<double>(), routing["ratio_greatest"].get<double>());
   }
   EXPECT_EQ(types, (std::vector<std::string>{"bf16", "fp32"}));
 }

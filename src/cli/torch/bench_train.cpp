@@ -53,17 +53,22 @@ void print_breakdown(const StepTimes& t) {
 }
 
 Json routing_json(const RoutingTimes& r) {
-  return {{"ratio", r.moe / r.dense},
-          {"ratio_best", r.moe_best / r.dense_best},
-          {"ratio_half_to_one", r.skewed / r.dense},
+  return {{"ratio", r.ratio.median},
+          {"ratio_least", r.ratio.least},
+          {"ratio_greatest", r.ratio.greatest},
+          {"ratio_half_to_one", r.skewed_ratio.median},
           {"moe_s", r.moe},
           {"moe_s_best", r.moe_best},
           {"dense_s", r.dense}};
 }
 
 void print_routing(const RoutingTimes& r) {
-  fmt::print("  routing overhead {:.2f} (best {:.2f}); {:.2f} with one expert on half of the tokens\n",
-             r.moe / r.dense, r.moe_best / r.dense_best, r.skewed / r.dense);
+  fmt::print(
+      "  routing overhead {:.2f} ({:.2f} to {:.2f}); {:.2f} ({:.2f} to {:.2f}) with one expert on half of "
+      "the "
+      "tokens\n",
+      r.ratio.median, r.ratio.least, r.ratio.greatest, r.skewed_ratio.median, r.skewed_ratio.least,
+      r.skewed_ratio.greatest);
 }
 
 // A layer without a network around it: for numbers of experts whose network would not fit.
@@ -92,8 +97,8 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
   const double before = torch_gemm_peak(at::kCPU, dtype);
   const double own_peak = narrow ? matmul_peak().bf16 : matmul_peak().fp32;
   const StepTimes t = bench_steps(preset, dtype, o.warmup, o.steps);
-  // Other work on the machine can only make a peak look lower: the better of two.
-  const double peak = std::max(before, torch_gemm_peak(at::kCPU, dtype));
+  const double peak =
+      std::max({before, torch_gemm_peak(at::kCPU, dtype), *std::max_element(t.peaks.begin(), t.peaks.end())});
   const double planned = planned_memory(preset.model, RunShape{.micro = {preset.rows, preset.tokens, dtype}});
   Json line{{"bench", "train"},
             {"preset", preset.name},
@@ -109,8 +114,10 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
             {"tokens_per_s", static_cast<double>(t.tokens) / t.median},
             {"gflops", t.flops / t.median / 1e9},
             {"peak_gflops", peak / 1e9},
-            {"mfu", t.flops / t.median / peak},
-            {"mfu_best", t.flops / t.best / peak},
+            {"mfu", t.utilisation.median},
+            {"mfu_least", t.utilisation.least},
+            {"mfu_greatest", t.utilisation.greatest},
+            {"mfu_of_best_peak", t.flops / t.median / peak},
             {"own_peak_gflops", own_peak / 1e9},
             {"peak_rss_bytes", t.peak_bytes},
             {"planned_bytes", planned},
@@ -134,11 +141,12 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
     return;
   }
   fmt::print(
-      "{} {}: {:.0f} tokens/s, {:.1f} % of the {:.0f} GFLOP/s of libtorch's matrix product (best step {:.1f} "
-      "%), "
-      "{:.1f} % of the {:.0f} of our own\n",
-      preset.name, type, static_cast<double>(t.tokens) / t.median, 100 * t.flops / t.median / peak,
-      peak / 1e9, 100 * t.flops / t.best / peak, 100 * t.flops / t.median / own_peak, own_peak / 1e9);
+      "{} {}: {:.0f} tokens/s, {:.1f} % ({:.1f} to {:.1f}) of libtorch's matrix product beside each step, "
+      "{:.1f} % of its "
+      "best, {:.0f} GFLOP/s, {:.1f} % of the {:.0f} of our own\n",
+      preset.name, type, static_cast<double>(t.tokens) / t.median, 100 * t.utilisation.median,
+      100 * t.utilisation.least, 100 * t.utilisation.greatest, 100 * t.flops / t.median / peak, peak / 1e9,
+      100 * t.flops / t.median / own_peak, own_peak / 1e9);
   fmt::print(
       "  step {:.3f} s (best {:.3f}, worst {:.3f}), {:.1f} M parameters, peak memory {:.2f} GiB (planner "
       "{:.2f}), "
@@ -238,12 +246,12 @@ void add_bench_train(Command bench) {
       bench.add_subcommand("train", "Training steps: tokens/s, utilisation, memory, where time goes");
   command.footer(
       "Utilisation is the model's FLOPs (6 x active matrix parameters and causal attention) over the time of "
-      "the\n"
-      "median step, against the best product of 2048^3 of libtorch (oneDNN, OpenBLAS) in the same process, "
-      "and "
-      "of\n"
-      "our own kernels, which on AMX multiply fp32 in six products of bf16. Set SINEW_THREADS and SINEW_ISA "
-      "to "
+      "a step,\n"
+      "against products of 2048^3 of libtorch (oneDNN, OpenBLAS) right after it in the same process: the "
+      "median, least\n"
+      "and greatest of the steps. Beside it the median step against the best of all such products, and "
+      "against our own\n"
+      "kernels', which on AMX multiply fp32 in six products of bf16. Set SINEW_THREADS and SINEW_ISA to "
       "choose\n"
       "threads and instructions, SINEW_OPS=aten to compose every operation of libtorch's.\n\n"
       "Examples:\n"
