@@ -36,8 +36,10 @@ void largest(const float* x, index_t n, index_t count, Index* out, float* value)
   }
 }
 
+constexpr index_t kAtOnce = 64;  // tokens
+
 struct Scratch {
-  float* choice;        // [experts]
+  float* choice;        // [kAtOnce, experts]
   float* value;         // [max(top_k, groups, 2)]
   float* group_score;   // [groups]
   std::int64_t* index;  // [max(groups, 2)]
@@ -45,21 +47,21 @@ struct Scratch {
 
 Scratch take_scratch(const GateRule& rule, Workspace::Frame& frame) {
   const index_t most = std::max({rule.top_k, rule.groups, index_t{2}});
-  return {frame.take<float>(size(rule.experts)), frame.take<float>(size(most)),
+  return {frame.take<float>(size(kAtOnce * rule.experts)), frame.take<float>(size(most)),
           frame.take<float>(size(rule.groups)), frame.take<std::int64_t>(size(most))};
 }
 
-void drop_groups(const GateRule& rule, const Scratch& s) {
+void drop_groups(const GateRule& rule, const Scratch& s, float* choice) {
   const index_t width = rule.experts / rule.groups,
                 best = std::min<index_t>(rule.group_by_two ? 2 : 1, width);
   for (index_t g = 0; g < rule.groups; ++g) {
-    largest(s.choice + g * width, width, best, s.index, s.value);
+    largest(choice + g * width, width, best, s.index, s.value);
     s.group_score[g] = std::accumulate(s.value, s.value + best, 0.0F);
   }
   largest(s.group_score, rule.groups, rule.kept_groups, s.index, s.value);
   for (index_t g = 0; g < rule.groups; ++g)
     if (std::find(s.index, s.index + rule.kept_groups, g) == s.index + rule.kept_groups)
-      std::fill_n(s.choice + g * width, width, kNever);
+      std::fill_n(choice + g * width, width, kNever);
 }
 
 }  // namespace
@@ -67,20 +69,30 @@ void drop_groups(const GateRule& rule, const Scratch& s) {
 void gate_forward(Isa isa, const GateRule& rule, index_t tokens, const float* logits, const float* bias,
                   float* scores, std::int64_t* chosen, float* weight) {
   const auto& vector = vector_kernels<float>(isa);
-  parallel_for(size(tokens), 64, [&](std::size_t begin, std::size_t end) {
+  const index_t experts = rule.experts, top_k = rule.top_k;
+  parallel_for(size((tokens + kAtOnce - 1) / kAtOnce), 1, [&](std::size_t begin, std::size_t end) {
     Workspace::Frame frame(thread_workspace());
     const Scratch s = take_scratch(rule, frame);
-    for (auto t = static_cast<index_t>(begin); t < static_cast<index_t>(end); ++t) {
-      float* const score = scores + t * rule.experts;
-      vector.gate_scores(logits + t * rule.experts, rule.experts, rule.softmax, score);
-      for (index_t e = 0; e < rule.experts; ++e) s.choice[e] = score[e] + (bias != nullptr ? bias[e] : 0.0F);
-      if (rule.groups > rule.kept_groups) drop_groups(rule, s);
-      std::int64_t* const to = chosen + t * rule.top_k;
-      largest(s.choice, rule.experts, rule.top_k, to, s.value);
-      float sum = 0;
-      for (index_t k = 0; k < rule.top_k; ++k) sum += score[to[k]];
-      const float factor = static_cast<float>(rule.scale) / (rule.renormalize ? sum + 1e-20F : 1.0F);
-      for (index_t k = 0; k < rule.top_k; ++k) weight[t * rule.top_k + k] = score[to[k]] * factor;
+    for (index_t t0 = static_cast<index_t>(begin) * kAtOnce; t0 < static_cast<index_t>(end) * kAtOnce;
+         t0 += kAtOnce) {
+      const index_t t1 = std::min(tokens, t0 + kAtOnce);
+      for (index_t t = t0; t < t1; ++t) {
+        float *const score = scores + t * experts, *const choice = s.choice + (t - t0) * experts;
+        vector.gate_scores(logits + t * experts, experts, rule.softmax, score);
+        for (index_t e = 0; e < experts; ++e) choice[e] = score[e] + (bias != nullptr ? bias[e] : 0.0F);
+        if (rule.groups > rule.kept_groups) drop_groups(rule, s, choice);
+        if (top_k > kMostChosen) largest(choice, experts, top_k, chosen + t * top_k, s.value);
+      }
+      if (top_k <= kMostChosen)
+        vector.choose(s.choice, experts, experts, t1 - t0, top_k, chosen + t0 * top_k);
+      for (index_t t = t0; t < t1; ++t) {
+        const float* const score = scores + t * experts;
+        const std::int64_t* const to = chosen + t * top_k;
+        float sum = 0;
+        for (index_t k = 0; k < top_k; ++k) sum += score[to[k]];
+        const float factor = static_cast<float>(rule.scale) / (rule.renormalize ? sum + 1e-20F : 1.0F);
+        for (index_t k = 0; k < top_k; ++k) weight[t * top_k + k] = score[to[k]] * factor;
+      }
     }
   });
 }

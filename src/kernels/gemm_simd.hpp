@@ -57,12 +57,12 @@ void pack_b_transposed(const T* source, index_t ld, index_t n, index_t k, T* pan
 template <class T>
 void pack_b(const T* source, index_t ld, const std::int32_t* rows, index_t k, index_t n, T* panel) {
   constexpr index_t P = kPair<T>;
-  const index_t words = padded_k<T>(k) / P, whole = n == kTile ? k / P : 0;
+  const index_t words = padded_k<T>(k) / P, whole = n % W == 0 ? k / P : 0;
   for (index_t w = 0; w < whole; ++w) {
     const T* const first = row_of(source, ld, rows, w * P);
     const T* const second = P == 2 ? row_of(source, ld, rows, w * P + 1) : first;
     for (index_t j = 0; j < kTile; j += W) {
-      const Vu v = word_column(first + j, second + j);
+      const Vu v = j < n ? word_column(first + j, second + j) : Vu{};
       __builtin_memcpy(panel + (w * kTile + j) * P, &v, sizeof v);
     }
   }

@@ -72,7 +72,11 @@ struct VectorKernels {
   // scores into that of the logits, in place.
   void (*gate_scores)(const float* logits, index_t n, bool softmax, float* scores);
   void (*gate_scores_backward)(const float* scores, index_t n, bool softmax, float* d);
+  // out [rows, count] <- the columns of the `count` largest of each row of x [rows, n], largest first, of
+  // equals the lowest first; NaN counts as least. 1 <= count <= min(n, kMostChosen).
+  void (*choose)(const float* x, index_t ld, index_t n, index_t rows, index_t count, std::int64_t* out);
 };
+constexpr index_t kMostChosen = 8;
 
 template <class T>
 const VectorKernels<T>& vector_kernels(Isa isa);

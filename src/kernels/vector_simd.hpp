@@ -1,6 +1,7 @@
 // The functions of vector.hpp on vectors of SINEW_WIDTH floats. See simd.hpp for how to include it.
 #pragma once
 
+#include "kernels/choice_simd.hpp"
 #include "kernels/memory_simd.hpp"
 #include "kernels/optimizer_simd.hpp"
 #include "kernels/tile_work_simd.hpp"
@@ -293,7 +294,8 @@ constexpr VectorKernels<T> vector_table() {
           adamw<T>,
           sum_of_squares,
           gate_scores,
-          gate_scores_backward};
+          gate_scores_backward,
+          choose};
 }
 
 }  // namespace

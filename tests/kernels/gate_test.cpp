@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <numeric>
 
 #include "kernels/kernel_support.hpp"
@@ -42,9 +43,8 @@ PROPERTY(Gate, ChoosesAsToldAndItsGradientIsThatOfFiniteDifferences) {
   const index_t width = test::draw<index_t>(1, 9);
   rule.experts = width * rule.groups;
   rule.kept_groups = test::draw<index_t>(1, rule.groups + 1);
-  rule.top_k = test::draw<index_t>(1, std::min<index_t>(5, width * rule.kept_groups + 1) + 0);
-  if (rule.top_k > width * rule.kept_groups) rule.top_k = width * rule.kept_groups;
-  const index_t tokens = 5;
+  rule.top_k = test::draw<index_t>(1, std::min<index_t>(11, width * rule.kept_groups + 1));
+  const index_t tokens = test::draw<index_t>(1, 20);
   auto logits = random_matrix<float>(tokens * rule.experts, 1);
   if (test::draw_bool())  // many equal logits
     for (float& x : logits) x = x > 0 ? 0.5F : -0.5F;
@@ -91,6 +91,25 @@ PROPERTY(Gate, ChoosesAsToldAndItsGradientIsThatOfFiniteDifferences) {
       }
     }
   }
+}
+
+TEST(Gate, AChoiceThatIsNoNumberIsLastAndNoExpertIsChosenTwice) {
+  const index_t experts = 20, tokens = 3;
+  std::vector<float> bias(experts, std::numeric_limits<float>::quiet_NaN());
+  bias[7] = -1, bias[18] = 2;
+  const auto logits = random_matrix<float>(tokens * experts, 1);
+  for (const Isa isa : available_isas())
+    for (const index_t top_k : {index_t{1}, index_t{4}, index_t{8}, index_t{12}}) {
+      const GateRule rule{.softmax = false, .experts = experts, .top_k = top_k};
+      std::vector<float> scores(logits.size()), weight(tokens * top_k);
+      std::vector<std::int64_t> chosen(weight.size()), want{18, 7, 0, 1, 2, 3, 4, 5, 6, 8, 9, 10};
+      want.resize(size(top_k));
+      gate_forward(isa, rule, tokens, logits.data(), bias.data(), scores.data(), chosen.data(),
+                   weight.data());
+      for (index_t t = 0; t < tokens; ++t)
+        EXPECT_TRUE(std::equal(want.begin(), want.end(), chosen.begin() + t * top_k))
+            << isa_name(isa) << ", " << top_k << " of token " << t;
+    }
 }
 
 }  // namespace
