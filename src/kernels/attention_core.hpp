@@ -177,7 +177,7 @@ void prefetch_next(const Core<T>& c, const HeadTask& task, index_t t, const More
 template <class Body>
 void each_kv_head(const AttentionSizes& s, const Body& body) {
   const index_t count = s.rows * s.kv_heads, group = s.heads / s.kv_heads;
-  const index_t grain = std::max(index_t{1}, count / (4 * loop_threads()));
+  const index_t grain = std::max(index_t{1}, count / (8 * loop_threads()));
   parallel_for(size(count), size(grain), [&](std::size_t begin, std::size_t end) {
     for (auto i = static_cast<index_t>(begin); i < static_cast<index_t>(end); ++i) {
       const bool more = i + 1 < static_cast<index_t>(end);
