@@ -13,7 +13,7 @@ namespace sinew {
 // Two cores of a Sapphire Rapids in Q4_K: 20.8 GB/s without, 30 to 31 with one distance, 34 with two, as much
 // as bare reading; beyond 4 KB ahead slower. Two cores of a Zen 5, steps of decoding in turn in one process:
 // one distance of 4 KB takes 5 % (V2-Lite), 6 % (Llama 1.1B) and 7 % (OLMoE) less time than these two, 8 KB
-// the same, but 6 % more in an hour of slow memory; four tokens from memory are 1.08 to 1.12 times as fast.
+// the same, but 6 % more in the one slow run; four tokens from memory are 1.08 to 1.12 times as fast.
 struct ReadAhead {
   std::ptrdiff_t far = 3072, near = 512;
 };
