@@ -64,6 +64,36 @@ void drop_groups(const GateRule& rule, const Scratch& s, float* choice) {
       std::fill_n(choice + g * width, width, kNever);
 }
 
+// chosen [tokens, top_k] from s.choice.
+void choose(const VectorKernels<float>& vector, const GateRule& rule, const Scratch& s, index_t tokens,
+            std::int64_t* chosen) {
+  const index_t experts = rule.experts, top_k = rule.top_k;
+  if (top_k <= kMostChosen) return vector.choose(s.choice, experts, experts, tokens, top_k, chosen);
+  for (index_t t = 0; t < tokens; ++t)
+    largest(s.choice + t * experts, experts, top_k, chosen + t * top_k, s.value);
+}
+
+// gate_forward() of at most kAtOnce tokens.
+void gate_block(const VectorKernels<float>& vector, const GateRule& rule, const Scratch& s, index_t tokens,
+                const float* logits, const float* bias, float* scores, std::int64_t* chosen, float* weight) {
+  const index_t experts = rule.experts, top_k = rule.top_k;
+  for (index_t t = 0; t < tokens; ++t) {
+    float *const score = scores + t * experts, *const choice = s.choice + t * experts;
+    vector.gate_scores(logits + t * experts, experts, rule.softmax, score);
+    for (index_t e = 0; e < experts; ++e) choice[e] = score[e] + (bias != nullptr ? bias[e] : 0.0F);
+    if (rule.groups > rule.kept_groups) drop_groups(rule, s, choice);
+  }
+  choose(vector, rule, s, tokens, chosen);
+  for (index_t t = 0; t < tokens; ++t) {
+    const float* const score = scores + t * experts;
+    const std::int64_t* const to = chosen + t * top_k;
+    float sum = 0;
+    for (index_t k = 0; k < top_k; ++k) sum += score[to[k]];
+    const float factor = static_cast<float>(rule.scale) / (rule.renormalize ? sum + 1e-20F : 1.0F);
+    for (index_t k = 0; k < top_k; ++k) weight[t * top_k + k] = score[to[k]] * factor;
+  }
+}
+
 }  // namespace
 
 void gate_forward(Isa isa, const GateRule& rule, index_t tokens, const float* logits, const float* bias,
@@ -73,27 +103,10 @@ void gate_forward(Isa isa, const GateRule& rule, index_t tokens, const float* lo
   parallel_for(size((tokens + kAtOnce - 1) / kAtOnce), 1, [&](std::size_t begin, std::size_t end) {
     Workspace::Frame frame(thread_workspace());
     const Scratch s = take_scratch(rule, frame);
-    for (index_t t0 = static_cast<index_t>(begin) * kAtOnce; t0 < static_cast<index_t>(end) * kAtOnce;
-         t0 += kAtOnce) {
-      const index_t t1 = std::min(tokens, t0 + kAtOnce);
-      for (index_t t = t0; t < t1; ++t) {
-        float *const score = scores + t * experts, *const choice = s.choice + (t - t0) * experts;
-        vector.gate_scores(logits + t * experts, experts, rule.softmax, score);
-        for (index_t e = 0; e < experts; ++e) choice[e] = score[e] + (bias != nullptr ? bias[e] : 0.0F);
-        if (rule.groups > rule.kept_groups) drop_groups(rule, s, choice);
-        if (top_k > kMostChosen) largest(choice, experts, top_k, chosen + t * top_k, s.value);
-      }
-      if (top_k <= kMostChosen)
-        vector.choose(s.choice, experts, experts, t1 - t0, top_k, chosen + t0 * top_k);
-      for (index_t t = t0; t < t1; ++t) {
-        const float* const score = scores + t * experts;
-        const std::int64_t* const to = chosen + t * top_k;
-        float sum = 0;
-        for (index_t k = 0; k < top_k; ++k) sum += score[to[k]];
-        const float factor = static_cast<float>(rule.scale) / (rule.renormalize ? sum + 1e-20F : 1.0F);
-        for (index_t k = 0; k < top_k; ++k) weight[t * top_k + k] = score[to[k]] * factor;
-      }
-    }
+    for (index_t t = static_cast<index_t>(begin) * kAtOnce; t < static_cast<index_t>(end) * kAtOnce;
+         t += kAtOnce)
+      gate_block(vector, rule, s, std::min(kAtOnce, tokens - t), logits + t * experts, bias,
+                 scores + t * experts, chosen + t * top_k, weight + t * top_k);
   });
 }
 

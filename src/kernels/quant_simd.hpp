@@ -221,6 +221,7 @@ template <BlockFormat F, int Flip>
 struct SpanUnpacker {
   using Fm = Format<F>;
   static constexpr PackedLayout layout = Fm::layout;
+  static constexpr std::ptrdiff_t kSpanAhead = 1024;  // bytes: products run between these reads
   const std::byte*
       packed;     // its codes: blocks of 256 are spans, smaller ones hold nothing else in their bodies
   index_t count;  // of columns
@@ -270,7 +271,7 @@ struct SpanUnpacker {
     Vw w[8];
     const std::byte* const chunk = packed + n * static_cast<std::size_t>(layout.chunk_bytes());
     load_codes<F>(chunk, h, w);
-    if (h == 0 && Part == 0) fetch<layout.chunk_bytes(), 3>(chunk + 1024);
+    if (h == 0 && Part == 0) fetch<layout.chunk_bytes(), 3>(chunk + kSpanAhead);
     const Group& values = group[Fm::group == 16 ? 2 * n + Part : n];
     const Vw factor = values.factor, less = values.less;
     std::int8_t* const to = out + n * 512 + h * (64 / kHalves);

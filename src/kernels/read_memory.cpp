@@ -9,9 +9,6 @@
 #include "kernels/read_lines_simd.hpp"
 
 namespace sinew {
-#if defined(__x86_64__)
-std::uint64_t read_range_avx512(MemoryRange range, const ReadPattern& pattern);
-#endif
 namespace {
 
 using ReadRange = std::uint64_t (*)(MemoryRange, const ReadPattern&);

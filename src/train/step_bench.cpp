@@ -25,10 +25,10 @@ namespace {
 
 using at::Tensor;
 
-Measured measured(std::vector<double> x) {
-  if (x.empty()) return {};
-  std::sort(x.begin(), x.end());
-  return {x.front(), x[x.size() / 2], x.back()};
+Measured measured(std::vector<double> values) {
+  if (values.empty()) return {};
+  std::sort(values.begin(), values.end());
+  return {values.front(), values[values.size() / 2], values.back()};
 }
 
 ModelConfig mixture(std::int64_t layers, std::int64_t hidden, std::int64_t heads, std::int64_t kv_lora,
@@ -224,12 +224,14 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
   t.tokens = preset.rows * preset.tokens;
   t.flops = train_flops_per_token(preset.model, preset.tokens) * static_cast<double>(t.tokens);
   t.parameters = count_parameters(preset.model).total;
+  std::vector<double> seconds, peaks, shares;
   std::int64_t faults = 0;
   const auto share = 1.0 / static_cast<double>(std::max<std::int64_t>(1, steps));
   for (std::int64_t i = 0; i < warmup + steps; ++i) {
     const Batch batch = random_batch(preset, i);
     OpTimes times;
     const OpTimesScope scope(times);
+    const std::int64_t faults_before = page_faults();
     const double start = clock_seconds();
     const auto loss = model.loss(batch.tokens, batch.targets);
     const double middle = clock_seconds();
@@ -241,10 +243,11 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
     optimizer.zero_gradients();
     const double last = clock_seconds();
     t.loss = loss.cross_entropy.item<double>();
-    if (i + 1 == warmup) faults = page_faults();
     if (i < warmup) continue;
-    t.seconds.push_back(last - start);
-    t.peaks.push_back(torch_gemm_peak(at::kCPU, type, 0.1));
+    faults += page_faults() - faults_before;
+    seconds.push_back(last - start);
+    peaks.push_back(torch_gemm_peak(at::kCPU, type, 0.1));
+    shares.push_back(t.flops / seconds.back() / peaks.back());
     t.forward += (middle - start) * share;
     t.backward += (end - middle) * share;
     t.optimizer += (last - end) * share;
@@ -253,35 +256,25 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
       t.operations.seconds[k].backward += times.seconds[k].backward * share;
     }
   }
-  const Measured seconds = measured(t.seconds);
-  t.best = seconds.least, t.median = seconds.median, t.worst = seconds.greatest;
-  std::vector<double> shares;
-  for (std::size_t i = 0; i < t.seconds.size(); ++i) shares.push_back(t.flops / t.seconds[i] / t.peaks[i]);
-  t.utilisation = measured(shares);
+  t.seconds = measured(seconds), t.peak = measured(peaks), t.utilisation = measured(shares);
   t.peak_bytes = peak_bytes();
-  t.page_faults = warmup > 0 ? (page_faults() - faults) / std::max<std::int64_t>(1, steps) : 0;
+  t.page_faults = warmup > 0 ? faults / std::max<std::int64_t>(1, steps) : 0;
   return t;
 }
 
 RoutingTimes bench_routing(const BenchPreset& preset, at::ScalarType type, std::int64_t rounds) {
   require(preset.model.moe.n_routed_experts > 0, "preset {} has no experts to route to", preset.name);
   Layer layer(preset, type);
-  RoutingTimes r;
-  std::vector<double> moe, dense, skewed, ratio, skewed_ratio;
+  std::vector<double> moe, dense, ratio, skewed_ratio;
   for (std::int64_t i = -2; i < rounds; ++i) {
     const double a = run_moe(layer, false), b = run_dense(layer), c = run_moe(layer, true);
     if (i < 0) continue;
     moe.push_back(a);
     dense.push_back(b);
-    skewed.push_back(c);
     ratio.push_back(a / b);
     skewed_ratio.push_back(c / b);
   }
-  const Measured m = measured(moe), d = measured(dense), s = measured(skewed);
-  r.moe = m.median, r.dense = d.median, r.skewed = s.median;
-  r.moe_best = m.least, r.dense_best = d.least, r.skewed_best = s.least;
-  r.ratio = measured(ratio), r.skewed_ratio = measured(skewed_ratio);
-  return r;
+  return {measured(moe), measured(dense), measured(ratio), measured(skewed_ratio)};
 }
 
 }  // namespace sinew

@@ -32,12 +32,11 @@ struct Measured {
 };
 
 struct StepTimes {
-  std::vector<double> seconds;                      // of each measured step
-  std::vector<double> peaks;                        // FLOP/s of libtorch's product right after it
-  Measured utilisation;                             // of that: clock and load change both alike
+  Measured seconds;      // of a step
+  Measured peak;         // FLOP/s of libtorch's product right after it ...
+  Measured utilisation;  // ... and the step's share of that: clock and load change both alike
   double forward = 0, backward = 0, optimizer = 0;  // means
   OpTimes operations;                               // means
-  double best = 0, median = 0, worst = 0;
   double flops = 0;  // of a step: 6 x active matrix parameters, and causal attention
   std::int64_t tokens = 0, parameters = 0;
   std::int64_t peak_bytes = 0;   // largest resident size of the process
@@ -50,8 +49,7 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
                       std::int64_t steps);
 
 struct RoutingTimes {
-  double moe = 0, dense = 0, skewed = 0;  // median seconds, forward and backward of one layer
-  double moe_best = 0, dense_best = 0, skewed_best = 0;
+  Measured moe, dense;           // seconds, forward and backward of one layer
   Measured ratio, skewed_ratio;  // over the dense layer of the same round
 };
 // An MoE layer against a dense SwiGLU layer of equal active work, in turn; `skewed`: one expert gets half of

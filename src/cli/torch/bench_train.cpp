@@ -57,18 +57,19 @@ Json routing_json(const RoutingTimes& r) {
           {"ratio_least", r.ratio.least},
           {"ratio_greatest", r.ratio.greatest},
           {"ratio_half_to_one", r.skewed_ratio.median},
-          {"moe_s", r.moe},
-          {"moe_s_best", r.moe_best},
-          {"dense_s", r.dense}};
+          {"moe_s", r.moe.median},
+          {"moe_s_best", r.moe.least},
+          {"dense_s", r.dense.median}};
+}
+
+std::string with_range(const Measured& m, double unit, int digits) {
+  return fmt::format("{:.{}f} ({:.{}f} to {:.{}f})", m.median / unit, digits, m.least / unit, digits,
+                     m.greatest / unit, digits);
 }
 
 void print_routing(const RoutingTimes& r) {
-  fmt::print(
-      "  routing overhead {:.2f} ({:.2f} to {:.2f}); {:.2f} ({:.2f} to {:.2f}) with one expert on half of "
-      "the "
-      "tokens\n",
-      r.ratio.median, r.ratio.least, r.ratio.greatest, r.skewed_ratio.median, r.skewed_ratio.least,
-      r.skewed_ratio.greatest);
+  fmt::print("  routing overhead {}; {} with one expert on half of the tokens\n", with_range(r.ratio, 1, 2),
+             with_range(r.skewed_ratio, 1, 2));
 }
 
 // A layer without a network around it: for numbers of experts whose network would not fit.
@@ -85,7 +86,7 @@ void run_layer(const Options& o, const BenchPreset& preset, const std::string& t
     fmt::print("{}\n", line.dump());
   } else {
     fmt::print("{} {}: MoE layer {:.1f} ms (best {:.1f}), dense layer of equal work {:.1f} ms\n", preset.name,
-               type, 1e3 * r.moe, 1e3 * r.moe_best, 1e3 * r.dense);
+               type, 1e3 * r.moe.median, 1e3 * r.moe.least, 1e3 * r.dense.median);
     print_routing(r);
   }
   std::fflush(stdout);
@@ -94,11 +95,10 @@ void run_layer(const Options& o, const BenchPreset& preset, const std::string& t
 void run_one(const Options& o, const BenchPreset& preset, const std::string& type) {
   const bool narrow = type == "bf16";
   const auto dtype = narrow ? at::kBFloat16 : at::kFloat;
-  const double before = torch_gemm_peak(at::kCPU, dtype);
   const double own_peak = narrow ? matmul_peak().bf16 : matmul_peak().fp32;
   const StepTimes t = bench_steps(preset, dtype, o.warmup, o.steps);
-  const double peak =
-      std::max({before, torch_gemm_peak(at::kCPU, dtype), *std::max_element(t.peaks.begin(), t.peaks.end())});
+  const double tokens_per_s = static_cast<double>(t.tokens) / t.seconds.median,
+               rate = t.flops / t.seconds.median, peak = t.peak.greatest;
   const double planned = planned_memory(preset.model, RunShape{.micro = {preset.rows, preset.tokens, dtype}});
   Json line{{"bench", "train"},
             {"preset", preset.name},
@@ -108,16 +108,16 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
             {"parameters", t.parameters},
             {"tokens_per_step", t.tokens},
             {"flops_per_step", t.flops},
-            {"step_s_best", t.best},
-            {"step_s_median", t.median},
-            {"step_s_worst", t.worst},
-            {"tokens_per_s", static_cast<double>(t.tokens) / t.median},
-            {"gflops", t.flops / t.median / 1e9},
+            {"step_s_best", t.seconds.least},
+            {"step_s_median", t.seconds.median},
+            {"step_s_worst", t.seconds.greatest},
+            {"tokens_per_s", tokens_per_s},
+            {"gflops", rate / 1e9},
             {"peak_gflops", peak / 1e9},
             {"mfu", t.utilisation.median},
             {"mfu_least", t.utilisation.least},
             {"mfu_greatest", t.utilisation.greatest},
-            {"mfu_of_best_peak", t.flops / t.median / peak},
+            {"mfu_of_best_peak", rate / peak},
             {"own_peak_gflops", own_peak / 1e9},
             {"peak_rss_bytes", t.peak_bytes},
             {"planned_bytes", planned},
@@ -141,17 +141,15 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
     return;
   }
   fmt::print(
-      "{} {}: {:.0f} tokens/s, {:.1f} % ({:.1f} to {:.1f}) of libtorch's matrix product beside each step, "
-      "{:.1f} % of its "
-      "best, {:.0f} GFLOP/s, {:.1f} % of the {:.0f} of our own\n",
-      preset.name, type, static_cast<double>(t.tokens) / t.median, 100 * t.utilisation.median,
-      100 * t.utilisation.least, 100 * t.utilisation.greatest, 100 * t.flops / t.median / peak, peak / 1e9,
-      100 * t.flops / t.median / own_peak, own_peak / 1e9);
+      "{} {}: {:.0f} tokens/s, {} % of libtorch's matrix product beside each step, "
+      "{:.1f} % of its best, {:.0f} GFLOP/s, {:.1f} % of the {:.0f} of our own\n",
+      preset.name, type, tokens_per_s, with_range(t.utilisation, 0.01, 1), 100 * rate / peak, peak / 1e9,
+      100 * rate / own_peak, own_peak / 1e9);
   fmt::print(
       "  step {:.3f} s (best {:.3f}, worst {:.3f}), {:.1f} M parameters, peak memory {:.2f} GiB (planner "
       "{:.2f}), "
       "{} page faults a step, {} threads, {}\n",
-      t.median, t.best, t.worst, static_cast<double>(t.parameters) / 1e6,
+      t.seconds.median, t.seconds.least, t.seconds.greatest, static_cast<double>(t.parameters) / 1e6,
       static_cast<double>(t.peak_bytes) / (1 << 30), planned / (1 << 30), t.page_faults, default_threads(),
       isa_name(active_isa()));
   print_breakdown(t);
@@ -245,15 +243,12 @@ void add_bench_train(Command bench) {
   Command command =
       bench.add_subcommand("train", "Training steps: tokens/s, utilisation, memory, where time goes");
   command.footer(
-      "Utilisation is the model's FLOPs (6 x active matrix parameters and causal attention) over the time of "
-      "a step,\n"
-      "against products of 2048^3 of libtorch (oneDNN, OpenBLAS) right after it in the same process: the "
-      "median, least\n"
-      "and greatest of the steps. Beside it the median step against the best of all such products, and "
-      "against our own\n"
-      "kernels', which on AMX multiply fp32 in six products of bf16. Set SINEW_THREADS and SINEW_ISA to "
-      "choose\n"
-      "threads and instructions, SINEW_OPS=aten to compose every operation of libtorch's.\n\n"
+      "Utilisation is the model's FLOPs (6 x active matrix parameters and causal attention) over the time\n"
+      "of a step, against products of 2048^3 of libtorch (oneDNN, OpenBLAS) right after it in the same\n"
+      "process: the median, least and greatest of the steps. Beside it the median step against the best of\n"
+      "all such products, and against our own kernels', which on AMX multiply fp32 in six products of bf16.\n"
+      "Set SINEW_THREADS and SINEW_ISA to choose threads and instructions, SINEW_OPS=aten to compose every\n"
+      "operation of libtorch's.\n\n"
       "Examples:\n"
       "  sinew bench train --preset M --dtype bf16\n"
       "  sinew bench train --preset S --preset gpt2 --steps 10 --json");
