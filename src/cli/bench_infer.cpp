@@ -75,6 +75,16 @@ Json times(const engine::Timing& t, double tokens) {
           {"tokens_per_s_worst", tokens / t.worst}};
 }
 
+void add_share(Json& line, const char* name, const engine::Share& s) {
+  line[name] = s.median;
+  line["share_least"] = s.least;
+  line["share_greatest"] = s.greatest;
+  line["limit_beside"] = s.limit;
+}
+std::string percent(const engine::Share& s) {
+  return fmt::format("{:.1f} % ({:.1f} to {:.1f})", 100 * s.median, 100 * s.least, 100 * s.greatest);
+}
+
 class Report {
  public:
   // The limit of reading is that of these weights where they lie.
@@ -115,30 +125,31 @@ class Report {
     });
   }
 
+  const ReadPattern& pattern() const { return reading_.pattern; }
+
   void prefill(const engine::PrefillFigure& f) const {
     const auto tokens = static_cast<double>(f.tokens);
-    const double share = f.operations / f.time.median / peak_;
+    const engine::Share& share = f.of_peak;
     const double least = std::max(f.operations / peak_, f.weight_bytes / reading_.bytes_per_second);
     Json line = head("infer_prefill");
     line["tokens"] = f.tokens;
     line.update(times(f.time, tokens));
     line["gop_per_s"] = f.operations / f.time.median / 1e9;
-    line["share_of_int8_peak"] = share;
+    add_share(line, "share_of_int8_peak", share);
     line["share_of_limits"] =
         least / f.time.median;  // of the slower of arithmetic and reading every weight once
     say(line, [&] {
       return fmt::format(
-          "prefill {:>5}           {:>8.1f} tokens/s (best {:.1f}); {:.0f} GOP/s, {:.1f} % of the peak, "
-          "{:.1f} % of what memory and peak allow",
+          "prefill {:>5}           {:>8.1f} tokens/s (best {:.1f}); {:.0f} GOP/s, {} of the peak beside it "
+          "({:.0f}), {:.1f} % of what memory and peak allow",
           f.tokens, tokens / f.time.median, tokens / f.time.best, f.operations / f.time.median / 1e9,
-          100 * share, 100 * least / f.time.median);
+          percent(share), share.limit / 1e9, 100 * least / f.time.median);
     });
   }
 
   void decode(const engine::DecodeFigure& f) const {
     const auto batch = static_cast<double>(f.batch);
     const double bytes = f.weight_bytes + f.cache_bytes;
-    const double share = bytes / f.time.median / reading_.bytes_per_second;
     Json line = head("infer_decode");
     line["depth"] = f.depth;
     line["batch"] = f.batch;
@@ -147,14 +158,14 @@ class Report {
       line["weight_bytes"] = f.weight_bytes;
       line["cache_bytes"] = f.cache_bytes;
       line["gb_per_s"] = bytes / f.time.median / 1e9;
-      line["share_of_bandwidth"] = share;
+      add_share(line, "share_of_bandwidth", f.of_reading);
     }
     say(line, [&] {
       auto text = fmt::format("decode at {:>5} x {:<3}    {:>8.2f} tokens/s (best {:.2f})", f.depth, f.batch,
                               batch / f.time.median, batch / f.time.best);
       if (f.batch == 1)
-        text += fmt::format("; {:.1f} GB/s, {:.1f} % of the read bandwidth", bytes / f.time.median / 1e9,
-                            100 * share);
+        text += fmt::format("; {:.1f} GB/s, {} of bare reading beside it ({:.1f})",
+                            bytes / f.time.median / 1e9, percent(f.of_reading), f.of_reading.limit / 1e9);
       return text;
     });
   }
@@ -203,7 +214,8 @@ void run(const Options& o) {
   for (const std::int64_t n : o.prefill)
     if (n > 0) report.prefill(engine::bench_prefill(session, n, o.repeats));
   for (const std::int64_t batch : o.batches)
-    for (const auto& figure : engine::bench_decode(session, o.depths, batch, o.steps)) report.decode(figure);
+    for (const auto& figure : engine::bench_decode(session, o.depths, batch, o.steps, report.pattern()))
+      report.decode(figure);
   report.memory();
 }
 
@@ -216,7 +228,10 @@ void add_bench_infer(Command bench) {
   command.footer(
       "Read bandwidth (bare reading of the same weights, the best of several patterns) and the peak of 8-bit "
       "products\n"
-      "are measured in the same process. Set SINEW_THREADS and SINEW_ISA to choose threads and "
+      "are measured in the same process, at its beginning and again after each prefill and each turn of "
+      "steps: shares\n"
+      "are of the latter, the median and in brackets the least and the greatest. Set SINEW_THREADS and "
+      "SINEW_ISA to choose threads and "
       "instructions.\n\n"
       "Examples:\n"
       "  sinew bench infer --preset v2-lite --random\n"

@@ -6,6 +6,7 @@
 #include "base/index.hpp"
 #include "base/random.hpp"
 #include "engine/packing.hpp"
+#include "kernels/read_bandwidth.hpp"
 
 namespace sinew::engine {
 namespace {
@@ -13,6 +14,17 @@ namespace {
 Timing timing_of(std::vector<double> seconds) {
   std::sort(seconds.begin(), seconds.end());
   return {seconds.front(), seconds[seconds.size() / 2], seconds.back()};
+}
+
+// work / seconds[i] / limits[i].
+Share share_of(double work, std::span<const double> seconds, std::vector<double> limits) {
+  std::vector<double> shares;
+  for (std::size_t i = 0; i < limits.size(); ++i)
+    if (limits[i] > 0) shares.push_back(work / seconds[i] / limits[i]);
+  if (shares.empty()) return {};
+  std::sort(shares.begin(), shares.end());
+  std::sort(limits.begin(), limits.end());
+  return {shares.front(), shares[shares.size() / 2], shares.back(), limits[limits.size() / 2]};
 }
 
 std::vector<TokenId> random_tokens(const Model& model, index_t count, std::uint64_t seed) {
@@ -51,18 +63,24 @@ double operations_per_token(const Model& model) {
 }
 
 PrefillFigure bench_prefill(Session& session, index_t tokens, int repeats) {
+  constexpr double kPeakSeconds = 0.25;
   const Model& model = session.model();
   const auto ids = random_tokens(model, tokens, 1);
-  std::vector<double> seconds;
+  std::vector<double> seconds, peaks;
   for (int i = 0; i <= repeats; ++i) {
     Sequence sequence = session.make_sequence();
     const double s = seconds_of([&] { session.forward(sequence, ids); });
-    if (i > 0) seconds.push_back(s);  // the first one warms up
+    if (i == 0) continue;  // the first one warms up
+    seconds.push_back(s);
+    peaks.push_back(int8_rate(kPeakSeconds));
   }
-  return {.tokens = tokens,
-          .time = timing_of(std::move(seconds)),
-          .operations = static_cast<double>(tokens) * operations_per_token(model) + 2 * elements(model.head),
-          .weight_bytes = static_cast<double>(model.weight_bytes - model.embedding.bytes())};
+  PrefillFigure figure{
+      .tokens = tokens,
+      .operations = static_cast<double>(tokens) * operations_per_token(model) + 2 * elements(model.head),
+      .weight_bytes = static_cast<double>(model.weight_bytes - model.embedding.bytes())};
+  figure.of_peak = share_of(figure.operations, seconds, std::move(peaks));
+  figure.time = timing_of(std::move(seconds));
+  return figure;
 }
 
 namespace {
@@ -107,6 +125,23 @@ Decoding begin_decoding(Session& session, index_t depth, index_t batch, int step
   return out;
 }
 
+// Bare reading of weights, each time of those that follow: what was read last may be in a cache.
+class BareReading {
+ public:
+  BareReading(const Model& model, const ReadPattern& pattern)
+      : memory_(decoding_memory(model)), pattern_(pattern) {}
+  double bytes_per_second(std::size_t bytes) {
+    const auto window = memory_window(memory_, at_, bytes);
+    at_ += bytes;
+    return static_cast<double>(bytes) / seconds_of([&] { read_memory(window, pattern_); });
+  }
+
+ private:
+  std::vector<MemoryRange> memory_;
+  ReadPattern pattern_;
+  std::size_t at_ = 0;
+};
+
 }  // namespace
 
 index_t decoding_tokens(std::span<const index_t> depths, index_t batch, int steps) {
@@ -116,20 +151,43 @@ index_t decoding_tokens(std::span<const index_t> depths, index_t batch, int step
 }
 
 std::vector<DecodeFigure> bench_decode(Session& session, std::span<const index_t> depths, index_t batch,
-                                       int steps) {
+                                       int steps, const ReadPattern& pattern) {
   constexpr int kWarm = 2;
+  const Model& model = session.model();
   std::vector<Decoding> work;
   for (std::size_t i = 0; i < depths.size(); ++i)
     work.push_back(begin_decoding(session, depths[i], batch, steps + kWarm, 3 + i));
-  for (int step = 0; step < steps + kWarm; ++step)
+  BareReading reading(model, pattern);
+  std::vector<double> rates;
+  for (int step = 0; step < steps + kWarm; ++step) {
     for (Decoding& one : work) one.step(session, step);
+    if (batch == 1 && step >= kWarm) rates.push_back(reading.bytes_per_second(model.bytes_per_token()));
+  }
   std::vector<DecodeFigure> figures;
   for (Decoding& one : work) {
     one.seconds.erase(one.seconds.begin(), one.seconds.begin() + kWarm);
+    one.figure.of_reading = share_of(one.figure.weight_bytes + one.figure.cache_bytes, one.seconds, rates);
     one.figure.time = timing_of(std::move(one.seconds));
     figures.push_back(one.figure);
   }
   return figures;
+}
+
+std::vector<MemoryRange> memory_window(std::span<const MemoryRange> ranges, std::size_t first,
+                                       std::size_t bytes) {
+  std::size_t all = 0;
+  for (const MemoryRange& range : ranges) all += range.size();
+  std::vector<MemoryRange> window;
+  if (all == 0) return window;
+  std::size_t skip = first % all;
+  for (std::size_t i = 0; bytes > 0; i = (i + 1) % ranges.size()) {
+    const std::size_t begin = std::min(skip, ranges[i].size());
+    skip -= begin;
+    const std::size_t count = std::min(bytes, ranges[i].size() - begin);
+    if (count > 0) window.push_back(ranges[i].subspan(begin, count));
+    bytes -= count;
+  }
+  return window;
 }
 
 std::vector<MemoryRange> decoding_memory(const Model& model) {

@@ -13,12 +13,20 @@ struct Timing {
   double best = 0, median = 0, worst = 0;  // seconds
 };
 
+// Of what the machine gave right after each measured pass or step, as a share of it: clocks, memory and other
+// guests of a host change both alike.
+struct Share {
+  double least = 0, median = 0, greatest = 0;
+  double limit = 0;  // the median of what the machine gave
+};
+
 // One pass over `tokens` tokens of an empty sequence, logits of the last.
 struct PrefillFigure {
   index_t tokens = 0;
   Timing time{};
   double operations = 0;    // of all matrix products of weights
   double weight_bytes = 0;  // at least: every matrix that is read, once
+  Share of_peak{};          // of 8-bit products; zeros where there are none
 };
 PrefillFigure bench_prefill(Session& session, index_t tokens, int repeats);
 
@@ -28,11 +36,12 @@ struct DecodeFigure {
   Timing time{};            // of a step
   double weight_bytes = 0;  // read in a step of one sequence; with more, routed experts are not known
   double cache_bytes = 0;   // read in a step
+  Share of_reading{};       // of bare reading of as many bytes of the weights; for one sequence alone
 };
 // The depths take turns step by step, since memory is not equally fast at all times. Needs room for
-// decoding_tokens() in the cache.
+// decoding_tokens() in the cache. `pattern`: of the bare reading, which follows the steps of each turn.
 std::vector<DecodeFigure> bench_decode(Session& session, std::span<const index_t> depths, index_t batch,
-                                       int steps);
+                                       int steps, const ReadPattern& pattern);
 index_t decoding_tokens(std::span<const index_t> depths, index_t batch, int steps);
 
 // Multiplications and additions of weights for one token without the head.
@@ -41,5 +50,9 @@ double operations_per_token(const Model& model);
 // Where the weights lie that decoding reads, neighbours joined, rising: all routed experts, since a token may
 // choose any. What bandwidth is measured over.
 std::vector<MemoryRange> decoding_memory(const Model& model);
+
+// `bytes` bytes of the ranges one after another from byte `first` on, beginning again after the last.
+std::vector<MemoryRange> memory_window(std::span<const MemoryRange> ranges, std::size_t first,
+                                       std::size_t bytes);
 
 }  // namespace sinew::engine

@@ -66,22 +66,32 @@ void multiply_many(const QuantKernels& kernels, int times) {
   kernels.end();
 }
 
-double measure_int8() {
+struct Int8Rates {
+  double best = 0, mean = 0;  // of calls of 10 ms or more
+};
+
+Int8Rates measure_int8(double seconds) {
+  Int8Rates rates;
   const QuantKernels* const kernels = quant_kernels(active_isa());
-  if (kernels == nullptr) return 0;
+  if (kernels == nullptr) return rates;
   const int threads = default_threads();
-  const double work = 2.0 * static_cast<double>(kGroups * 16 * kWide * kDeep);
+  const double work = 2.0 * static_cast<double>(kGroups * 16 * kWide * kDeep) * threads;
+  double done = 0, busy = 0;
   int times = 1;
-  double best = 0;
   const double begin = clock_seconds();
-  while (clock_seconds() - begin < 0.5) {
-    const double start = clock_seconds();
-    parallel_tasks(threads, [&](std::ptrdiff_t) { multiply_many(*kernels, times); });
-    const double seconds = clock_seconds() - start;
-    best = std::max(best, work * times * threads / seconds);
-    if (seconds < 0.02) times *= 2;
+  while (clock_seconds() - begin < seconds || busy == 0) {
+    const double took =
+        seconds_of([&] { parallel_tasks(threads, [&](std::ptrdiff_t) { multiply_many(*kernels, times); }); });
+    rates.best = std::max(rates.best, work * times / took);
+    if (took < 0.01) {
+      times *= 2;
+      continue;
+    }
+    done += work * times;
+    busy += took;
   }
-  return best;
+  rates.mean = done / busy;
+  return rates;
 }
 
 }  // namespace
@@ -121,8 +131,10 @@ ReadBandwidth read_bandwidth(std::span<const MemoryRange> memory) {
 }
 
 double int8_peak() {
-  static const double peak = measure_int8();
+  static const double peak = measure_int8(0.5).best;
   return peak;
 }
+
+double int8_rate(double seconds) { return measure_int8(seconds).mean; }
 
 }  // namespace sinew

@@ -24,5 +24,8 @@ ReadBandwidth read_bandwidth(std::span<const MemoryRange> memory);
 // operands are in the second-level cache, on all threads. 0 where there are no integer products. About half
 // a second.
 double int8_peak();
+// What they reach now on average, over so many seconds. Not remembered: clocks change, and so does what other
+// guests of a host take.
+double int8_rate(double seconds);
 
 }  // namespace sinew

@@ -5,6 +5,7 @@
 #include "engine/packing.hpp"
 #include "engine/random_model.hpp"
 #include "engine/random_models.hpp"
+#include "kernels/read_bandwidth.hpp"
 
 namespace sinew::engine {
 namespace {
@@ -57,6 +58,46 @@ TEST(InferBench, BandwidthIsMeasuredOverWhatDecodingReads) {
   }
   EXPECT_LE(bytes, padded);
   EXPECT_GT(bytes, model->bytes_per_token());
+}
+
+TEST(InferBench, WindowsOfMemoryFollowEachOtherAndBeginAgain) {
+  const std::vector<std::byte> bytes(100);
+  const MemoryRange all(bytes);
+  const std::vector<MemoryRange> ranges = {all.subspan(0, 10), all.subspan(20, 30), all.subspan(60, 5)};
+  std::vector<const std::byte*> order;
+  for (const MemoryRange& range : ranges)
+    for (const std::byte& b : range) order.push_back(&b);
+  for (const std::size_t first : {0, 9, 10, 39, 44, 45, 200})
+    for (const std::size_t count : {0, 1, 11, 45, 100}) {
+      std::vector<const std::byte*> read;
+      for (const MemoryRange& range : memory_window(ranges, first, count))
+        for (const std::byte& b : range) read.push_back(&b);
+      ASSERT_EQ(read.size(), count);
+      for (std::size_t i = 0; i < count; ++i) EXPECT_EQ(read[i], order[(first + i) % order.size()]);
+    }
+  EXPECT_TRUE(memory_window({}, 3, 5).empty());
+}
+
+TEST(InferBench, SharesAreOfWhatTheMachineGaveBeside) {
+  const auto model = random_model(parse_model_config(test::random_config("deepseek_v2").dump()), "Q4_K_M", 1);
+  Session session(model, {.cache_tokens = 1024});
+  const auto ordered = [](const Share& s) {
+    EXPECT_LE(s.least, s.median);
+    EXPECT_LE(s.median, s.greatest);
+    EXPECT_EQ(s.limit > 0, s.least > 0);
+  };
+  const PrefillFigure prefill = bench_prefill(session, 40, 2);
+  ordered(prefill.of_peak);
+  EXPECT_EQ(prefill.of_peak.limit > 0, int8_peak() > 0);
+  const index_t depths[] = {0, 33};
+  const auto one = bench_decode(session, depths, 1, 3, {});
+  ASSERT_EQ(one.size(), 2U);
+  for (const DecodeFigure& figure : one) {
+    ordered(figure.of_reading);
+    EXPECT_GT(figure.of_reading.limit, 0);
+  }
+  EXPECT_EQ(one[0].of_reading.limit, one[1].of_reading.limit);
+  EXPECT_EQ(bench_decode(session, depths, 2, 2, {})[0].of_reading.limit, 0);  // experts are not known
 }
 
 }  // namespace sinew::engine
