@@ -108,13 +108,32 @@ void quantize_span(const Layer& l, const Network& n, index_t span, const float* 
   for (index_t t = n.count; t < places; ++t) out.clear(span, t);
 }
 
-// The first slices that a task reads.
+// What a task reads: its first slices, and the activations of its network.
 struct Coming {
   Slice first{}, second{};
+  const TiledBatch* x = nullptr;
 };
 Coming first_of_gate_up(const Network& n, index_t span) {
-  return {{&n.w->gate, span * kSpanSlices}, {&n.w->up, span * kSpanSlices}};
+  return {{&n.w->gate, span * kSpanSlices}, {&n.w->up, span * kSpanSlices}, &n.tiled_x};
 }
+
+// Activations that are met next, to be fetched in `parts` while others are at work: they are in no near
+// cache, and products would wait for each line. Nothing where they are at work already, or too many to stay.
+struct NextTokens {
+  static constexpr index_t kMost = 256 * 1024 / 64;
+  Fetch all{};
+  index_t parts;
+
+  NextTokens(const TiledBatch* next, const TiledBatch& now, index_t count) : parts(count) {
+    if (next == nullptr || next->q == now.q) return;
+    const index_t lines = next->groups() * padded_cols(next->cols) / 4;
+    if (lines <= kMost) all = {reinterpret_cast<const std::byte*>(next->q), lines};
+  }
+  Fetch part(index_t i) const {
+    const index_t begin = all.lines * i / parts;
+    return {all.at + begin * 64, all.lines * (i + 1) / parts - begin};
+  }
+};
 
 // Tokens that fill more than one lot meet several slices at once, so that the tokens, more than caches hold,
 // go by less often.
@@ -129,6 +148,7 @@ void gate_up(const Layer& l, const Network& n, index_t span, const Coming& after
   SliceJob* const jobs = take_jobs(frame, l.hidden, 2 * at_once);
   float* const h = frame.take<float>(size(slices * places * kSliceRows));
   alignas(64) float up[kMostJobs / 2 * kPiece];
+  const NextTokens coming_tokens(after.x, n.tiled_x, 2 * slices);
   for (index_t i = 0; i < slices; i += at_once) {
     const index_t first = span * kSpanSlices + i, count = std::min(at_once, slices - i), next = i + at_once;
     float* const gate = h + i * places * kSliceRows;
@@ -138,6 +158,8 @@ void gate_up(const Layer& l, const Network& n, index_t span, const Coming& after
       two.slice = {&n.w->up, first + j};
       one.coming = next < slices ? one.slice.after(at_once) : after.first.after(j);
       two.coming = next < slices ? two.slice.after(at_once) : after.second.after(j);
+      one.beside = coming_tokens.part(2 * (i + j));
+      two.beside = coming_tokens.part(2 * (i + j) + 1);
       one.acc = gate + j * places * kSliceRows;
       one.keep_acc = true;
       two.acc = up + j * kPiece;
@@ -183,16 +205,18 @@ index_t slices_at_once(index_t all) {
 }
 
 // sums [tokens, columns] += slices [first, first + slices) of down of one network.
-void down(const Layer& l, const Network& n, index_t first, index_t slices, const Slice& after, float* sums,
-          index_t columns) {
+void down(const Layer& l, const Network& n, index_t first, index_t slices, const Slice& after,
+          const TiledBatch* after_x, float* sums, index_t columns) {
   const index_t at_once = jobs_at_once(n);
   Workspace::Frame frame(thread_workspace());
   SliceJob* const jobs = take_jobs(frame, n.width, at_once);
   alignas(64) float acc[kMostJobs * kPiece];
+  const NextTokens coming_tokens(after_x, n.tiled_act, slices);
   for (index_t i = 0; i < slices; i += at_once) {
     const index_t count = std::min(at_once, slices - i), next = i + at_once;
     for (index_t j = 0; j < count; ++j) {
       jobs[j].slice = {&n.w->down, first + i + j};
+      jobs[j].beside = coming_tokens.part(i + j);
       jobs[j].coming = next < slices ? jobs[j].slice.after(at_once) : after.after(j);
       jobs[j].acc = acc + j * kPiece;
     }
@@ -221,11 +245,15 @@ void down_many(const Layer& l, float* y, index_t ldy) {
     for (const Network* n = begin; n != nullptr;) {
       const Network* const following = next_many(l, n + 1);
       Slice after;
-      if (following != nullptr)
+      const TiledBatch* after_x = nullptr;
+      if (following != nullptr) {
         after = {&following->w->down, first};
-      else if (next >= 0)
+        after_x = &following->tiled_act;
+      } else if (next >= 0) {
         after = {&begin->w->down, next * step};
-      down(l, *n, first, count, after, sums, columns);
+        after_x = &begin->tiled_act;
+      }
+      down(l, *n, first, count, after, after_x, sums, columns);
       n = following;
     }
     const index_t column = first * kSliceRows, used = std::min(columns, l.hidden - column);

@@ -75,14 +75,20 @@ template <BlockFormat F, int N>
 class FetchInParts {
  public:
   FetchInParts(const Fetch& all, index_t parts)
-      : at_(all.at), lines_(static_cast<std::size_t>((all.lines + parts - 1) / parts)) {}
+      : at_(all.at),
+        then_(all.then_lines > 0 ? all.then : all.at + all.lines * 64),
+        left_(all.lines),
+        lines_((all.lines + all.then_lines + parts - 1) / parts) {}
   [[gnu::always_inline]] void part() {
-    for (std::size_t i = 0; i < lines_; ++i, at_ += 64) __builtin_prefetch(at_, 0, 2);
+    for (index_t i = 0; i < lines_; ++i, at_ += 64) {
+      if (left_-- == 0) at_ = then_;
+      __builtin_prefetch(at_, 0, 2);
+    }
   }
 
  private:
-  const std::byte* at_;
-  std::size_t lines_;
+  const std::byte *at_, *then_;
+  index_t left_, lines_;
 };
 
 // The codes of 32 columns as the products want them.

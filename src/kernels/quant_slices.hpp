@@ -38,7 +38,8 @@ struct SliceJob {
         scale(frame.take<float>(static_cast<std::size_t>(spans(cols) * kSliceRows))) {}
 
   Slice slice{};
-  Slice coming{};         // what is to be fetched meanwhile
+  Slice coming{};         // what is to be fetched meanwhile,
+  Fetch beside{};         // and with the last tokens
   float* acc = nullptr;   // [16 * kGroupsHeld, 32]: of the groups at hand; or
   bool keep_acc = false;  // .. of all groups
   std::int8_t* codes;     // [spans][2][16 * kSpan]

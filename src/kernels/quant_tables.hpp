@@ -30,6 +30,8 @@ struct QuantRow {
 struct Fetch {
   const std::byte* at = nullptr;
   index_t lines = 0;  // of 64 bytes
+  const std::byte* then = nullptr;
+  index_t then_lines = 0;
 };
 
 // A span of two tiles to be brought to 8 bits, and memory to be fetched meanwhile.
