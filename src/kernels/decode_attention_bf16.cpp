@@ -48,7 +48,7 @@ struct DotProducts {
       for (index_t i = from; i < from + 32; i += 2) {
         const __m512bh x = packed_row(q + i * kRows);
 #pragma GCC unroll 16
-        for (int r = 0; r < 16; ++r) s[r] = _mm512_dpbf16_ps(s[r], pair_of(keys + r * ld + i), x);
+        for (int r = 0; r < 16; ++r) s[r] = _mm512_dpbf16_ps(s[r], x, pair_of(keys + r * ld + i));
       }
     }
 #pragma GCC unroll 16
@@ -77,25 +77,36 @@ struct DotProducts {
     }
   }
 
-  // acc [16, ld] of 32 columns (first ? = : +=) weights [pages][16, 32] * packed values [pages][2 tiles].
+  // acc [16, ld] of 32 columns (first ? = : +=) weights [pages][16, 32] * packed values [pages][2 tiles]:
+  // eight rows and both tiles at a time, since each product of one row and one tile would want a load of its
+  // own, and there are no more loads a cycle than products.
   static void weigh(const bf16* weights, index_t pages, const bf16* values, float* acc, index_t ld,
                     bool first, BlockReader& next) {
-    for (index_t t = 0; t < 2; ++t) {
-      float* const to = acc + t * 16;
-      __m512 s[16];
-#pragma GCC unroll 16
-      for (int r = 0; r < 16; ++r) s[r] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + r * ld);
+    for (index_t half = 0; half < 16; half += 8) {
+      float* const to = acc + half * ld;
+      __m512 s[8][2];
+#pragma GCC unroll 8
+      for (int r = 0; r < 8; ++r)
+#pragma GCC unroll 2
+        for (int t = 0; t < 2; ++t)
+          s[r][t] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(to + r * ld + t * 16);
       for (index_t p = 0; p < pages; ++p) {
         next.ask<1>();
-        const bf16 *const v = values + (2 * p + t) * kPackedTile, *const w = weights + p * kPackedTile;
+        const bf16 *const v = values + 2 * p * kPackedTile, *const w = weights + p * kPackedTile + half * 32;
         for (index_t pair = 0; pair < 16; ++pair) {
-          const __m512bh x = packed_row(v + pair * 32);
-#pragma GCC unroll 16
-          for (int r = 0; r < 16; ++r) s[r] = _mm512_dpbf16_ps(s[r], pair_of(w + r * 32 + pair * 2), x);
+          const __m512bh low = packed_row(v + pair * 32), high = packed_row(v + kPackedTile + pair * 32);
+#pragma GCC unroll 8
+          for (int r = 0; r < 8; ++r) {
+            const __m512bh x = pair_of(w + r * 32 + pair * 2);
+            s[r][0] = _mm512_dpbf16_ps(s[r][0], x, low);
+            s[r][1] = _mm512_dpbf16_ps(s[r][1], x, high);
+          }
         }
       }
-#pragma GCC unroll 16
-      for (int r = 0; r < 16; ++r) _mm512_storeu_ps(to + r * ld, s[r]);
+#pragma GCC unroll 8
+      for (int r = 0; r < 8; ++r)
+#pragma GCC unroll 2
+        for (int t = 0; t < 2; ++t) _mm512_storeu_ps(to + r * ld + t * 16, s[r][t]);
     }
   }
   // 32 columns at a time for all groups.
