@@ -30,6 +30,23 @@ constexpr index_t kPackedTile = 512;  // bf16 of a packed tile
   }
 }
 
+// Addresses of rows as sums of two registers (one of them times 2, 4 or 8): compilers make a pointer of each
+// row, more of them than there are registers.
+struct RowOffsets {
+  index_t one, three, five, seven;
+
+  explicit RowOffsets(index_t ld) : one(2 * ld), three(6 * ld), five(10 * ld), seven(14 * ld) {
+    asm("" : "+r"(one), "+r"(three), "+r"(five), "+r"(seven));
+  }
+  [[gnu::always_inline]] const bf16* at(const bf16* row, int r) const {
+    const auto* const p = reinterpret_cast<const std::byte*>(row);
+    constexpr int kPower[] = {0, 1, 2, 1, 4, 1, 2, 1};
+    const index_t odd = r == 3 || r == 6 ? three : r == 5 ? five : r == 7 ? seven : one;
+    return reinterpret_cast<const bf16*>(p + odd * kPower[r]);
+  }
+  [[gnu::always_inline]] const bf16* eighth(const bf16* row) const { return row + 4 * one; }
+};
+
 struct DotProducts {
   static constexpr index_t kWeights = 16;  // bf16 for each key and 16 rows
   static constexpr index_t kScratch = 2 * kPages * 2 * kPackedTile;
@@ -43,12 +60,19 @@ struct DotProducts {
     __m512 s[16];
 #pragma GCC unroll 16
     for (int r = 0; r < 16; ++r) s[r] = _mm512_setzero_ps();
+    const RowOffsets rows(ld);
     for (index_t from = 0; from < n; from += 32) {
       next.ask<1>();
-      for (index_t i = from; i < from + 32; i += 2) {
+      const bf16* coming = keys + from + 32;  // a row's next line from the second-level cache at each step
+      for (index_t i = from; i < from + 32; i += 2, coming += ld) {
+        __builtin_prefetch(coming, 0, 3);
         const __m512bh x = packed_row(q + i * kRows);
-#pragma GCC unroll 16
-        for (int r = 0; r < 16; ++r) s[r] = _mm512_dpbf16_ps(s[r], x, pair_of(keys + r * ld + i));
+        const bf16 *low = keys + i, *high = rows.eighth(low);
+        asm("" : "+r"(low), "+r"(high));
+#pragma GCC unroll 8
+        for (int r = 0; r < 8; ++r) s[r] = _mm512_dpbf16_ps(s[r], x, pair_of(rows.at(low, r)));
+#pragma GCC unroll 8
+        for (int r = 0; r < 8; ++r) s[8 + r] = _mm512_dpbf16_ps(s[8 + r], x, pair_of(rows.at(high, r)));
       }
     }
 #pragma GCC unroll 16
