@@ -4,7 +4,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
+#include <tuple>
 
 #include "base/index.hpp"
 #include "base/loop_threads.hpp"
@@ -126,16 +128,32 @@ void pack_panel(const Layer<T>& layer, index_t e, const Panels<T>& out, index_t 
   pack_panel(layer, e, out, i, 0, std::max(layer.hidden, layer.width));
 }
 
-// Panels of the weights [from, to) of gate, up and down of expert e. Backward they are made of the columns of
-// rows: a few rows at a time, so that memory is read as it lies.
+// Reads memory as it lies, into the caches. What is then read in another order would have come line by line,
+// through the few buffers of the first-level cache: on a Zen 5 8 GB/s a core, in one run 30.
+inline void read_through(const void* memory, std::size_t bytes) {
+  const auto* const p = static_cast<const volatile std::byte*>(memory);
+  for (std::size_t i = 0; i < bytes; i += 64) (void)p[i];
+}
+
+// Panels of the weights [from, to) of gate, up and down of expert e, 32 rows of a weight after the other:
+// forward one panel, backward a piece of every panel.
 template <class T>
 void pack_expert(const Layer<T>& layer, index_t e, const Panels<T>& out, index_t from, index_t to) {
-  const index_t most = std::max(layer.hidden, layer.width), step = layer.forward ? most : kTile;
+  const index_t hidden = layer.hidden, width = layer.width;
   const index_t first = layer.forward ? layer.width_panels() : layer.hidden_panels();
   for (index_t which = from; which < to; ++which) {
+    const auto& [weights, rows, columns] =
+        which == 2 ? std::tuple{layer.weights.down, hidden, width}
+                   : std::tuple{which == 0 ? layer.weights.gate : layer.weights.up, width, hidden};
     const index_t begin = which * first, end = which == 2 ? layer.panels() : begin + first;
-    for (index_t k = 0; k < most; k += step)
-      for (index_t i = begin; i < end; ++i) pack_panel(layer, e, out, i, k, k + step);
+    for (index_t r = 0; r < rows; r += kTile) {
+      const index_t next = std::min(rows, r + kTile);
+      read_through(weights[e] + r * columns, size((next - r) * columns) * sizeof(T));
+      if (layer.forward)
+        pack_panel(layer, e, out, begin + r / kTile);
+      else
+        for (index_t i = begin; i < end; ++i) pack_panel(layer, e, out, i, r, next);
+    }
   }
 }
 

@@ -55,6 +55,19 @@ template <class T>
 #endif
   store(p, v);
 }
+// Two vectors side by side: of bf16 a whole line at once, whose halves one by one might leave apart.
+template <class T>
+[[gnu::always_inline]] inline void store_past_caches(T* p, Vf a, Vf b) {
+#if defined(__AVX512BF16__)
+  if constexpr (std::is_same_v<T, bf16>) {
+    const __m512bh h = _mm512_cvtne2ps_pbh((__m512)b, (__m512)a);
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)h);
+    return;
+  }
+#endif
+  store_past_caches(p, a);
+  store_past_caches(p + W, b);
+}
 
 }  // namespace
 }  // namespace sinew

@@ -53,7 +53,8 @@ void work_whole_rows(const TileWork<T>& work, index_t from, index_t to) {
     const float* const in = work.tile + r * work.ld_tile;
     auto* const row = out + place_of(work, r);
     const float w = weight_of(work, r);
-    for (index_t i = 0; i < kTile; i += W) store_past_caches(row + i, load(in + i) * w);
+    for (index_t i = 0; i < kTile; i += 2 * W)
+      store_past_caches(row + i, load(in + i) * w, load(in + i + W) * w);
   }
 }
 template <class T, auto Out>
@@ -71,17 +72,18 @@ template <class T>
 template <class T, bool Past>
 void work_swiglu(const TileWork<T>& work, index_t from, index_t to) {
   for (index_t r = from; r < to; ++r)
-    for (index_t i = 0; i < kTile; i += W) {
+    for (index_t i = 0; i < kTile; i += 2 * W) {
       const index_t at = r * kTile + i;
-      const Vf g = load(work.tile + at), u = load(work.up_tile + at);
+      const Vf g0 = load(work.tile + at), g1 = load(work.tile + at + W);
+      const Vf u0 = load(work.up_tile + at), u1 = load(work.up_tile + at + W);
       if (Past) {
-        store_past_caches(work.gate + at, g);
-        store_past_caches(work.up + at, u);
+        store_past_caches(work.gate + at, g0, g1);
+        store_past_caches(work.up + at, u0, u1);
       } else {
-        store(work.gate + at, g);
-        store(work.up + at, u);
+        store(work.gate + at, g0, g1);
+        store(work.up + at, u0, u1);
       }
-      store(work.act + r * work.ld_act + i, g * sigmoid_for<T>(g) * u);
+      store(work.act + r * work.ld_act + i, g0 * sigmoid_for<T>(g0) * u0, g1 * sigmoid_for<T>(g1) * u1);
     }
 }
 
