@@ -58,7 +58,7 @@ template <class T>
 void attention_forward(Isa isa, const AttentionSizes& sizes, const AttentionInputs<T>& in,
                        const HeadView<T>& out, float* lse) {
   const Core<T> core(isa, sizes, in);
-  each_kv_head(sizes, [&](index_t row, index_t kv_head, const auto& heads) {
+  each_kv_head(core, [&](index_t row, index_t kv_head, const auto& heads) {
     Workspace::Frame frame(thread_workspace());
     const Packed<T> packed = pack(core, row, kv_head, false, frame);
     core.scores.begin();

@@ -170,7 +170,7 @@ void attention_backward(Isa isa, const AttentionSizes& sizes, const AttentionInp
   Workspace::Frame frame(thread_workspace());
   float* const partial =
       shared ? frame.take<float>(size(sizes.rows * sizes.kv_heads * tokens * rotated)) : nullptr;
-  each_kv_head(sizes, [&](index_t row, index_t kv_head, const auto& heads) {
+  each_kv_head(core, [&](index_t row, index_t kv_head, const auto& heads) {
     Workspace::Frame own(thread_workspace());
     const Packed<T> packed = pack(core, row, kv_head, true, own);
     const index_t key_width = core.key_panels() * kTile, value_width = core.value_panels() * kTile;

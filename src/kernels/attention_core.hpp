@@ -11,6 +11,7 @@
 #include "base/loop_threads.hpp"
 #include "base/threads.hpp"
 #include "kernels/attention.hpp"
+#include "kernels/read_ahead.hpp"
 #include "kernels/vector.hpp"
 #include "kernels/workspace.hpp"
 
@@ -173,15 +174,35 @@ void prefetch_next(const Core<T>& c, const HeadTask& task, index_t t, const More
   prefetch_head(in.v, n, task.next_kv_head, c.s.value);
 }
 
+// Reads what kv heads [head, head + count) of a row are made of, where a token's heads lie side by side:
+// those of one head alone lie far apart.
+template <class T>
+void read_inputs(const Core<T>& c, index_t row, index_t head, index_t count) {
+  const auto read = [](const HeadView<const T>& view, index_t n, index_t first, index_t heads,
+                       index_t width) {
+    const index_t all = (heads - 1) * view.head + width;
+    if (width > 0 && all <= view.token) read_through(view.at(n, first), size(all) * sizeof(T));
+  };
+  for (index_t n = row * c.s.tokens; n < (row + 1) * c.s.tokens; ++n) {
+    read(c.in.k_plain, n, head, count, c.s.plain);
+    read(c.in.k_rotated, n, head, count, c.s.rotated);
+    read(c.in.v, n, head, count, c.s.value);
+    read(c.in.q, n, head * c.group(), count * c.group(), c.s.key());
+  }
+}
+
 // Body(row, kv head, heads) on all threads, heads(f): f(task) for each head of queries of that kv head.
-template <class Body>
-void each_kv_head(const AttentionSizes& s, const Body& body) {
+template <class T, class Body>
+void each_kv_head(const Core<T>& c, const Body& body) {
+  const AttentionSizes& s = c.s;
   const index_t count = s.rows * s.kv_heads, group = s.heads / s.kv_heads;
   const index_t grain = std::max(index_t{1}, count / (8 * loop_threads()));
   parallel_for(size(count), size(grain), [&](std::size_t begin, std::size_t end) {
     for (auto i = static_cast<index_t>(begin); i < static_cast<index_t>(end); ++i) {
       const bool more = i + 1 < static_cast<index_t>(end);
       const index_t row = i / s.kv_heads, kv_head = i % s.kv_heads;
+      if (kv_head == 0 || i == static_cast<index_t>(begin))
+        read_inputs(c, row, kv_head, std::min(s.kv_heads - kv_head, static_cast<index_t>(end) - i));
       body(row, kv_head, [&](const auto& f) {
         for (index_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
           HeadTask task{row, head, row, head + 1, -1};

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstddef>
 #include <cstring>
 #include <tuple>
 
@@ -12,6 +11,7 @@
 #include "base/loop_threads.hpp"
 #include "base/threads.hpp"
 #include "kernels/experts.hpp"
+#include "kernels/read_ahead.hpp"
 #include "kernels/tile_pipeline.hpp"
 
 namespace sinew {
@@ -126,13 +126,6 @@ void pack_panel(const Layer<T>& layer, index_t e, const Panels<T>& out, index_t 
 template <class T>
 void pack_panel(const Layer<T>& layer, index_t e, const Panels<T>& out, index_t i) {
   pack_panel(layer, e, out, i, 0, std::max(layer.hidden, layer.width));
-}
-
-// Reads memory as it lies, into the caches. What is then read in another order would have come line by line,
-// through the few buffers of the first-level cache: on a Zen 5 8 GB/s a core, in one run 30.
-inline void read_through(const void* memory, std::size_t bytes) {
-  const auto* const p = static_cast<const volatile std::byte*>(memory);
-  for (std::size_t i = 0; i < bytes; i += 64) (void)p[i];
 }
 
 // Panels of the weights [from, to) of gate, up and down of expert e, 32 rows of a weight after the other:
