@@ -69,20 +69,17 @@ std::shared_ptr<engine::Model> make(const Options& o, double& seconds) {
   return model;
 }
 
-Json times(const engine::Timing& t, double tokens) {
+Json times(const MedianRange& t, double tokens) {
   return {{"tokens_per_s", tokens / t.median},
-          {"tokens_per_s_best", tokens / t.best},
-          {"tokens_per_s_worst", tokens / t.worst}};
+          {"tokens_per_s_best", tokens / t.least},
+          {"tokens_per_s_worst", tokens / t.greatest}};
 }
 
 void add_share(Json& line, const char* name, const engine::Share& s) {
-  line[name] = s.median;
-  line["share_least"] = s.least;
-  line["share_greatest"] = s.greatest;
+  line[name] = s.range.median;
+  line["share_least"] = s.range.least;
+  line["share_greatest"] = s.range.greatest;
   line["limit_beside"] = s.limit;
-}
-std::string percent(const engine::Share& s) {
-  return fmt::format("{:.1f} % ({:.1f} to {:.1f})", 100 * s.median, 100 * s.least, 100 * s.greatest);
 }
 
 class Report {
@@ -133,17 +130,18 @@ class Report {
     const double least = std::max(f.operations / peak_, f.weight_bytes / reading_.bytes_per_second);
     Json line = head("infer_prefill");
     line["tokens"] = f.tokens;
-    line.update(times(f.time, tokens));
-    line["gop_per_s"] = f.operations / f.time.median / 1e9;
+    line.update(times(f.seconds, tokens));
+    line["gop_per_s"] = f.operations / f.seconds.median / 1e9;
     add_share(line, "share_of_int8_peak", share);
     line["share_of_limits"] =
-        least / f.time.median;  // of the slower of arithmetic and reading every weight once
+        least / f.seconds.median;  // of the slower of arithmetic and reading every weight once
     say(line, [&] {
       return fmt::format(
-          "prefill {:>5}           {:>8.1f} tokens/s (best {:.1f}); {:.0f} GOP/s, {} of the peak beside it "
+          "prefill {:>5}           {:>8.1f} tokens/s (best {:.1f}); {:.0f} GOP/s, {} % of the peak beside it "
           "({:.0f}), {:.1f} % of what memory and peak allow",
-          f.tokens, tokens / f.time.median, tokens / f.time.best, f.operations / f.time.median / 1e9,
-          percent(share), share.limit / 1e9, 100 * least / f.time.median);
+          f.tokens, tokens / f.seconds.median, tokens / f.seconds.least,
+          f.operations / f.seconds.median / 1e9, range_text(share.range, 0.01, 1), share.limit / 1e9,
+          100 * least / f.seconds.median);
     });
   }
 
@@ -153,19 +151,20 @@ class Report {
     Json line = head("infer_decode");
     line["depth"] = f.depth;
     line["batch"] = f.batch;
-    line.update(times(f.time, batch));
+    line.update(times(f.seconds, batch));
     if (f.batch == 1) {
       line["weight_bytes"] = f.weight_bytes;
       line["cache_bytes"] = f.cache_bytes;
-      line["gb_per_s"] = bytes / f.time.median / 1e9;
+      line["gb_per_s"] = bytes / f.seconds.median / 1e9;
       add_share(line, "share_of_bandwidth", f.of_reading);
     }
     say(line, [&] {
       auto text = fmt::format("decode at {:>5} x {:<3}    {:>8.2f} tokens/s (best {:.2f})", f.depth, f.batch,
-                              batch / f.time.median, batch / f.time.best);
+                              batch / f.seconds.median, batch / f.seconds.least);
       if (f.batch == 1)
-        text += fmt::format("; {:.1f} GB/s, {} of bare reading beside it ({:.1f})",
-                            bytes / f.time.median / 1e9, percent(f.of_reading), f.of_reading.limit / 1e9);
+        text += fmt::format("; {:.1f} GB/s, {} % of bare reading beside it ({:.1f})",
+                            bytes / f.seconds.median / 1e9, range_text(f.of_reading.range, 0.01, 1),
+                            f.of_reading.limit / 1e9);
       return text;
     });
   }
@@ -226,13 +225,10 @@ void add_bench_infer(Command bench) {
   Command command = bench.add_subcommand(
       "infer", "Inference: prefill and decoding against memory bandwidth and 8-bit peak");
   command.footer(
-      "Read bandwidth (bare reading of the same weights, the best of several patterns) and the peak of 8-bit "
-      "products\n"
-      "are measured in the same process, at its beginning and again after each prefill and each turn of "
-      "steps: shares\n"
-      "are of the latter, the median and in brackets the least and the greatest. Set SINEW_THREADS and "
-      "SINEW_ISA to choose threads and "
-      "instructions.\n\n"
+      "Read bandwidth (bare reading of the same weights, the best of several patterns) and the peak of\n"
+      "8-bit products are measured in the same process, at its beginning and again after each prefill and\n"
+      "each turn of steps: shares are of the latter, the median and in brackets the least and the greatest.\n"
+      "Set SINEW_THREADS and SINEW_ISA to choose threads and instructions.\n\n"
       "Examples:\n"
       "  sinew bench infer --preset v2-lite --random\n"
       "  sinew bench infer --preset olmoe --random --depth 0 --prefill 512 --json\n"

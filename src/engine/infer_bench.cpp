@@ -11,20 +11,13 @@
 namespace sinew::engine {
 namespace {
 
-Timing timing_of(std::vector<double> seconds) {
-  std::sort(seconds.begin(), seconds.end());
-  return {seconds.front(), seconds[seconds.size() / 2], seconds.back()};
-}
-
 // work / seconds[i] / limits[i].
 Share share_of(double work, std::span<const double> seconds, std::vector<double> limits) {
   std::vector<double> shares;
   for (std::size_t i = 0; i < limits.size(); ++i)
     if (limits[i] > 0) shares.push_back(work / seconds[i] / limits[i]);
   if (shares.empty()) return {};
-  std::sort(shares.begin(), shares.end());
-  std::sort(limits.begin(), limits.end());
-  return {shares.front(), shares[shares.size() / 2], shares.back(), limits[limits.size() / 2]};
+  return {median_range(std::move(shares)), median_range(std::move(limits)).median};
 }
 
 std::vector<TokenId> random_tokens(const Model& model, index_t count, std::uint64_t seed) {
@@ -79,7 +72,7 @@ PrefillFigure bench_prefill(Session& session, index_t tokens, int repeats) {
       .operations = static_cast<double>(tokens) * operations_per_token(model) + 2 * elements(model.head),
       .weight_bytes = static_cast<double>(model.weight_bytes - model.embedding.bytes())};
   figure.of_peak = share_of(figure.operations, seconds, std::move(peaks));
-  figure.time = timing_of(std::move(seconds));
+  figure.seconds = median_range(std::move(seconds));
   return figure;
 }
 
@@ -167,7 +160,7 @@ std::vector<DecodeFigure> bench_decode(Session& session, std::span<const index_t
   for (Decoding& one : work) {
     one.seconds.erase(one.seconds.begin(), one.seconds.begin() + kWarm);
     one.figure.of_reading = share_of(one.figure.weight_bytes + one.figure.cache_bytes, one.seconds, rates);
-    one.figure.time = timing_of(std::move(one.seconds));
+    one.figure.seconds = median_range(std::move(one.seconds));
     figures.push_back(one.figure);
   }
   return figures;

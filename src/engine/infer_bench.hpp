@@ -4,26 +4,23 @@
 #include <span>
 #include <vector>
 
+#include "base/median_range.hpp"
 #include "engine/session.hpp"
 #include "kernels/read_memory.hpp"
 
 namespace sinew::engine {
 
-struct Timing {
-  double best = 0, median = 0, worst = 0;  // seconds
-};
-
 // Of what the machine gave right after each measured pass or step, as a share of it: clocks, memory and other
 // guests of a host change both alike.
 struct Share {
-  double least = 0, median = 0, greatest = 0;
+  MedianRange range{};
   double limit = 0;  // the median of what the machine gave
 };
 
 // One pass over `tokens` tokens of an empty sequence, logits of the last.
 struct PrefillFigure {
   index_t tokens = 0;
-  Timing time{};
+  MedianRange seconds{};
   double operations = 0;    // of all matrix products of weights
   double weight_bytes = 0;  // at least: every matrix that is read, once
   Share of_peak{};          // of 8-bit products; zeros where there are none
@@ -33,7 +30,7 @@ PrefillFigure bench_prefill(Session& session, index_t tokens, int repeats);
 // Steps of one token for each of `batch` sequences that hold `depth` tokens.
 struct DecodeFigure {
   index_t depth = 0, batch = 0;
-  Timing time{};            // of a step
+  MedianRange seconds{};    // of a step
   double weight_bytes = 0;  // read in a step of one sequence; with more, routed experts are not known
   double cache_bytes = 0;   // read in a step
   Share of_reading{};       // of bare reading of as many bytes of the weights; for one sequence alone

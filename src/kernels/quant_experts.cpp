@@ -116,6 +116,7 @@ struct Coming {
 Coming first_of_gate_up(const Network& n, index_t span) {
   return {{&n.w->gate, span * kSpanSlices}, {&n.w->up, span * kSpanSlices}, &n.tiled_x};
 }
+Coming first_of_down(const Network& n, index_t slice) { return {{&n.w->down, slice}, {}, &n.tiled_act}; }
 
 // Activations that are met next, to be fetched in `parts` while others are at work: they are in no near
 // cache, and products would wait for each line. Nothing where they are at work already, or too many to stay.
@@ -205,19 +206,19 @@ index_t slices_at_once(index_t all) {
 }
 
 // sums [tokens, columns] += slices [first, first + slices) of down of one network.
-void down(const Layer& l, const Network& n, index_t first, index_t slices, const Slice& after,
-          const TiledBatch* after_x, float* sums, index_t columns) {
+void down(const Layer& l, const Network& n, index_t first, index_t slices, const Coming& after, float* sums,
+          index_t columns) {
   const index_t at_once = jobs_at_once(n);
   Workspace::Frame frame(thread_workspace());
   SliceJob* const jobs = take_jobs(frame, n.width, at_once);
   alignas(64) float acc[kMostJobs * kPiece];
-  const NextTokens coming_tokens(after_x, n.tiled_act, slices);
+  const NextTokens coming_tokens(after.x, n.tiled_act, slices);
   for (index_t i = 0; i < slices; i += at_once) {
     const index_t count = std::min(at_once, slices - i), next = i + at_once;
     for (index_t j = 0; j < count; ++j) {
       jobs[j].slice = {&n.w->down, first + i + j};
       jobs[j].beside = coming_tokens.part(i + j);
-      jobs[j].coming = next < slices ? jobs[j].slice.after(at_once) : after.after(j);
+      jobs[j].coming = next < slices ? jobs[j].slice.after(at_once) : after.first.after(j);
       jobs[j].acc = acc + j * kPiece;
     }
     multiply_slices(l.kernels, n.tiled_act, {jobs, size(count)}, [&](index_t g, index_t held) {
@@ -244,16 +245,12 @@ void down_many(const Layer& l, float* y, index_t ldy) {
     std::memset(sums, 0, size(l.tokens * columns) * sizeof(float));
     for (const Network* n = begin; n != nullptr;) {
       const Network* const following = next_many(l, n + 1);
-      Slice after;
-      const TiledBatch* after_x = nullptr;
-      if (following != nullptr) {
-        after = {&following->w->down, first};
-        after_x = &following->tiled_act;
-      } else if (next >= 0) {
-        after = {&begin->w->down, next * step};
-        after_x = &begin->tiled_act;
-      }
-      down(l, *n, first, count, after, after_x, sums, columns);
+      Coming after;
+      if (following != nullptr)
+        after = first_of_down(*following, first);
+      else if (next >= 0)
+        after = first_of_down(*begin, next * step);
+      down(l, *n, first, count, after, sums, columns);
       n = following;
     }
     const index_t column = first * kSliceRows, used = std::min(columns, l.hidden - column);

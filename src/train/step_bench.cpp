@@ -25,12 +25,6 @@ namespace {
 
 using at::Tensor;
 
-Measured measured(std::vector<double> values) {
-  if (values.empty()) return {};
-  std::sort(values.begin(), values.end());
-  return {values.front(), values[values.size() / 2], values.back()};
-}
-
 ModelConfig mixture(std::int64_t layers, std::int64_t hidden, std::int64_t heads, std::int64_t kv_lora,
                     std::int64_t nope, std::int64_t value) {
   ModelConfig c;
@@ -256,7 +250,7 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
       t.operations.seconds[k].backward += times.seconds[k].backward * share;
     }
   }
-  t.seconds = measured(seconds), t.peak = measured(peaks), t.utilisation = measured(shares);
+  t.seconds = median_range(seconds), t.peak = median_range(peaks), t.utilisation = median_range(shares);
   t.peak_bytes = peak_bytes();
   t.page_faults = warmup > 0 ? faults / std::max<std::int64_t>(1, steps) : 0;
   return t;
@@ -274,7 +268,7 @@ RoutingTimes bench_routing(const BenchPreset& preset, at::ScalarType type, std::
     ratio.push_back(a / b);
     skewed_ratio.push_back(c / b);
   }
-  return {measured(moe), measured(dense), measured(ratio), measured(skewed_ratio)};
+  return {median_range(moe), median_range(dense), median_range(ratio), median_range(skewed_ratio)};
 }
 
 }  // namespace sinew

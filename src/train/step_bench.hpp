@@ -9,6 +9,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "base/median_range.hpp"
 #include "config/model_config.hpp"
 #include "ops/op_times.hpp"
 
@@ -27,14 +28,10 @@ std::vector<std::string> bench_preset_names();
 // work of a token stays the same but for attention's. 0: as it is.
 void vary_preset(BenchPreset& preset, std::int64_t tokens, std::int64_t experts);
 
-struct Measured {
-  double least = 0, median = 0, greatest = 0;
-};
-
 struct StepTimes {
-  Measured seconds;      // of a step
-  Measured peak;         // FLOP/s of libtorch's product right after it ...
-  Measured utilisation;  // ... and the step's share of that: clock and load change both alike
+  MedianRange seconds;      // of a step
+  MedianRange peak;         // FLOP/s of libtorch's product right after it ...
+  MedianRange utilisation;  // ... and the step's share of that: clock and load change both alike
   double forward = 0, backward = 0, optimizer = 0;  // means
   OpTimes operations;                               // means
   double flops = 0;  // of a step: 6 x active matrix parameters, and causal attention
@@ -49,8 +46,8 @@ StepTimes bench_steps(const BenchPreset& preset, at::ScalarType type, std::int64
                       std::int64_t steps);
 
 struct RoutingTimes {
-  Measured moe, dense;           // seconds, forward and backward of one layer
-  Measured ratio, skewed_ratio;  // over the dense layer of the same round
+  MedianRange moe, dense;           // seconds, forward and backward of one layer
+  MedianRange ratio, skewed_ratio;  // over the dense layer of the same round
 };
 // An MoE layer against a dense SwiGLU layer of equal active work, in turn; `skewed`: one expert gets half of
 // all tokens.

@@ -82,9 +82,9 @@ TEST(InferBench, SharesAreOfWhatTheMachineGaveBeside) {
   const auto model = random_model(parse_model_config(test::random_config("deepseek_v2").dump()), "Q4_K_M", 1);
   Session session(model, {.cache_tokens = 1024});
   const auto ordered = [](const Share& s) {
-    EXPECT_LE(s.least, s.median);
-    EXPECT_LE(s.median, s.greatest);
-    EXPECT_EQ(s.limit > 0, s.least > 0);
+    EXPECT_LE(s.range.least, s.range.median);
+    EXPECT_LE(s.range.median, s.range.greatest);
+    EXPECT_EQ(s.limit > 0, s.range.least > 0);
   };
   const PrefillFigure prefill = bench_prefill(session, 40, 2);
   ordered(prefill.of_peak);

@@ -62,14 +62,9 @@ Json routing_json(const RoutingTimes& r) {
           {"dense_s", r.dense.median}};
 }
 
-std::string with_range(const Measured& m, double unit, int digits) {
-  return fmt::format("{:.{}f} ({:.{}f} to {:.{}f})", m.median / unit, digits, m.least / unit, digits,
-                     m.greatest / unit, digits);
-}
-
 void print_routing(const RoutingTimes& r) {
-  fmt::print("  routing overhead {}; {} with one expert on half of the tokens\n", with_range(r.ratio, 1, 2),
-             with_range(r.skewed_ratio, 1, 2));
+  fmt::print("  routing overhead {}; {} with one expert on half of the tokens\n", range_text(r.ratio, 1, 2),
+             range_text(r.skewed_ratio, 1, 2));
 }
 
 // A layer without a network around it: for numbers of experts whose network would not fit.
@@ -143,7 +138,7 @@ void run_one(const Options& o, const BenchPreset& preset, const std::string& typ
   fmt::print(
       "{} {}: {:.0f} tokens/s, {} % of libtorch's matrix product beside each step, "
       "{:.1f} % of its best, {:.0f} GFLOP/s, {:.1f} % of the {:.0f} of our own\n",
-      preset.name, type, tokens_per_s, with_range(t.utilisation, 0.01, 1), 100 * rate / peak, peak / 1e9,
+      preset.name, type, tokens_per_s, range_text(t.utilisation, 0.01, 1), 100 * rate / peak, peak / 1e9,
       100 * rate / own_peak, own_peak / 1e9);
   fmt::print(
       "  step {:.3f} s (best {:.3f}, worst {:.3f}), {:.1f} M parameters, peak memory {:.2f} GiB (planner "
